@@ -1,0 +1,27 @@
+"""The exceptions bitnet_cy raises. Each message says what was found, what is supported, what to do."""
+
+from __future__ import annotations
+
+
+class BitNetError(Exception):
+    """Base of every error raised on purpose."""
+
+
+class FormatError(BitNetError):
+    """A file is malformed, truncated, or inconsistent with itself."""
+
+
+class UnsupportedError(BitNetError):
+    """A well-formed file or request that bitnet_cy does not run."""
+
+
+class OptionError(BitNetError, ValueError):
+    """An argument or option has a wrong type or value."""
+
+
+class ContextError(BitNetError):
+    """More tokens than the context holds."""
+
+
+class ResourceError(BitNetError):
+    """Not enough memory or disk space."""
