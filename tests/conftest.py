@@ -1,0 +1,32 @@
+"""The tests run the installed package, whichever way pytest was started."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _holds_compiled_engine(root: Path) -> bool:
+    engine = root / "bitnet_cy" / "engine"
+    return any(path.suffix in {".so", ".pyd"} for path in engine.glob("_engine*"))
+
+
+# `python -m pytest` puts the current folder first on the import path, where an unbuilt
+# checkout would hide the installed package. A checkout built in place is what we want to test.
+if not _holds_compiled_engine(ROOT):
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Run in an empty folder, so that `python -m bitnet_cy` in a test finds the installed one."""
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("cwd"))
+    yield
+    os.chdir(before)
