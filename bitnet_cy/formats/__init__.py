@@ -1,0 +1,1 @@
+"""Model files: containers, tensor types and packed ternary layouts. Needs NumPy only."""

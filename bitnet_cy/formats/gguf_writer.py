@@ -1,0 +1,127 @@
+"""Writing GGUF v3 files, tensor by tensor."""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from bitnet_cy.errors import OptionError, ResourceError
+from bitnet_cy.formats import types
+from bitnet_cy.formats.metadata import Typed, encode_pair, encode_string
+
+
+@dataclass(frozen=True)
+class TensorSource:
+    """A tensor to be written.
+
+    `shape` has the rows first. `data` is the stored bytes, or a function called when their turn
+    comes that gives them whole or in pieces, so that only one piece is in memory at a time.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    type_name: str
+    data: Any
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor; OptionError if the type cannot hold the shape."""
+        size = types.by_name(self.type_name).nbytes(self.shape)
+        if size is None:
+            raise OptionError(
+                f"tensor {self.name} of shape {self.shape} cannot be {self.type_name}"
+            )
+        return size
+
+    def pieces(self) -> Iterator[memoryview]:
+        """The bytes, in order."""
+        data = self.data() if callable(self.data) else self.data
+        if isinstance(data, (bytes, bytearray, memoryview, np.ndarray)):
+            data = [data]
+        for piece in data:
+            if isinstance(piece, np.ndarray):
+                piece = np.ascontiguousarray(piece).reshape(-1).view(np.uint8)
+            yield memoryview(piece)
+
+
+def write(
+    path: str | os.PathLike[str],
+    metadata: Mapping[str, Any],
+    tensors: Iterable[TensorSource] = (),
+    *,
+    force: bool = False,
+) -> None:
+    """Write a GGUF v3 file.
+
+    The file appears under its name only when complete. Raises OptionError if it exists and
+    `force` is false, or if a value or tensor does not fit its type, and ResourceError if the
+    disk refuses.
+    """
+    sources = list(tensors)
+    alignment = metadata.get("general.alignment", 32)
+    alignment = alignment.value if isinstance(alignment, Typed) else alignment
+    header = _header(metadata, sources, alignment)
+    with replacing(path, force) as file:
+        file.write(header)
+        for source in sources:
+            file.write(bytes(-file.tell() % alignment))
+            _write_tensor(file, source)
+        file.write(bytes(-file.tell() % alignment))
+
+
+def _header(metadata: Mapping[str, Any], sources: list[TensorSource], alignment: int) -> bytes:
+    if len({source.name for source in sources}) != len(sources):
+        raise OptionError("two tensors have the same name; names in a GGUF file are unique")
+    parts = [struct.pack("<4sIQQ", b"GGUF", 3, len(sources), len(metadata))]
+    parts += [encode_pair(key, value) for key, value in metadata.items()]
+    offset = 0
+    for source in sources:
+        kind = types.by_name(source.type_name)
+        rank = len(source.shape)
+        if not 1 <= rank <= 4 or math.prod(source.shape) < 1:
+            raise OptionError(f"tensor {source.name} has shape {source.shape}; 1 to 4 axes fit")
+        fields = struct.pack(f"<I{rank}QIQ", rank, *source.shape[::-1], kind.id, offset)
+        parts.append(encode_string(source.name) + fields)
+        offset += -(-source.nbytes // alignment) * alignment
+    return b"".join(parts)
+
+
+def _write_tensor(file: BinaryIO, source: TensorSource) -> None:
+    expected, written = source.nbytes, 0
+    for piece in source.pieces():
+        written += piece.nbytes
+        if written > expected:
+            break
+        file.write(piece)
+    if written != expected:
+        raise OptionError(
+            f"tensor {source.name} was given {written} bytes; {source.type_name} of shape "
+            f"{source.shape} takes {expected}"
+        )
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str], force: bool) -> Iterator[BinaryIO]:
+    """A new binary file that takes the name `path` when the block ends without an error."""
+    path = Path(path)
+    if path.is_dir():
+        raise OptionError(f"{path} is a directory; give a file name")
+    if path.exists() and not force:
+        raise OptionError(f"{path} already exists; choose another name, or force to overwrite it")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ResourceError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,63 @@
+"""Packed ternary tensors to and from trits, and to the rows the engine runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bitnet_cy.errors import UnsupportedError
+from bitnet_cy.formats.layouts import LAYOUTS, Layout, Ternary
+from bitnet_cy.formats.layouts.base import check_trits
+from bitnet_cy.formats.layouts.i2_s import pack_blocks
+
+__all__ = ["NAMES", "Ternary", "decode", "encode", "pack_rows", "rows_as_stored"]
+
+NAMES = tuple(LAYOUTS)
+ROW_BLOCK = 128
+
+
+def decode(type_name: str, raw: np.ndarray, rows: int, cols: int, **parameters: Any) -> Ternary:
+    """Stored bytes, uint8 [n], as trits and scale.
+
+    `parameters` are those of the layout: `arrangement="128"|"64"|"4row"` for I2_S. Raises
+    FormatError for damaged data and UnsupportedError for what is legal but not run.
+    """
+    return _layout(type_name).decode(raw, rows, cols, **parameters)
+
+
+def encode(
+    type_name: str, trits: np.ndarray, scale: np.ndarray | float, **parameters: Any
+) -> np.ndarray:
+    """Trits int8 [rows, cols] and scale as stored bytes, uint8 [n]."""
+    return _layout(type_name).encode(trits, scale, **parameters)
+
+
+def pack_rows(trits: np.ndarray) -> np.ndarray:
+    """Trits int8 [rows, cols] as the engine's rows, uint8 [rows, ceil(cols / 128) * 32].
+
+    The bytes are those of I2_S with every row filled up with zeros (code 1) to whole blocks.
+    """
+    trits = check_trits(trits)
+    rows, cols = trits.shape
+    if missing := -cols % ROW_BLOCK:
+        trits = np.pad(trits, ((0, 0), (0, missing)))
+    return pack_blocks(trits.reshape(-1)).reshape(rows, -1)
+
+
+def rows_as_stored(raw: np.ndarray, rows: int, cols: int) -> np.ndarray | None:
+    """The rows of an I2_S tensor as they lie, uint8 [rows, cols / 4], without a copy.
+
+    None if a row does not fill whole blocks; decode and `pack_rows` it then.
+    """
+    if cols % ROW_BLOCK:
+        return None
+    return raw[: rows * cols // 4].reshape(rows, cols // 4)
+
+
+def _layout(type_name: str) -> Layout:
+    if type_name not in LAYOUTS:
+        raise UnsupportedError(
+            f"type {type_name} is no ternary type bitnet_cy reads; it reads {', '.join(NAMES)}"
+        )
+    return LAYOUTS[type_name]
