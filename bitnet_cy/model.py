@@ -1,0 +1,245 @@
+"""A loaded model: its file, configuration, tokenizer and network joined."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitnet_cy import architectures, checks, engine, memory, threads
+from bitnet_cy.errors import OptionError
+from bitnet_cy.formats import gguf
+from bitnet_cy.generation import Chunk, Generation, GenerationConfig, check_fits, run
+from bitnet_cy.sessions import SessionPool
+from bitnet_cy.tokenizer import Tokenizer, from_gguf
+
+DEFAULT_CONTEXT = 4096
+KV_DTYPES = {"float16": 2, "float32": 4}
+
+
+def embedded_model() -> Path:
+    """The path of the small model in the package."""
+    return Path(__file__).parent / "models" / "tales.gguf"
+
+
+def load(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    threads: int | None = None,
+    context_length: int | None = None,
+    kv_dtype: str = "float16",
+    activation: str | None = None,
+) -> Model:
+    """Open a ternary model for generating text.
+
+    Arguments
+        path: a GGUF file; None opens the small model in the package.
+        threads: threads to compute with; None takes OMP_NUM_THREADS, else the physical cores
+            within the affinity mask and the cgroup's quota. The text is the same for any number.
+        context_length: the most tokens of prompt and text together. None takes the model's own
+            length, at most 4096, because the memory of the KV cache grows with it.
+        kv_dtype: "float16" or "float32", the type of the KV cache.
+        activation: "relu2" or "silu", where the file does not say and the family leaves it open.
+
+    The weights stay in the file, which is mapped; the tokenizer is read when it is first used.
+    Raises FormatError (a file that is damaged, or none), UnsupportedError (a model that is not
+    ternary or of an unknown kind), OptionError, and ResourceError (too large for the memory).
+    """
+    file = _open(embedded_model() if path is None else path)
+    return Model(
+        file,
+        architectures.describe(file, activation=activation),
+        thread_count=threads,
+        context_length=context_length,
+        kv_dtype=kv_dtype,
+    )
+
+
+class Model:
+    """A loaded model. It never changes, so Python threads may share it and generate at once.
+
+    path: the file. architecture: its family, as the file names it. config: its shape.
+    context_length: tokens a generation may hold. threads: how many, and why.
+    network: the engine's view of the weights.
+    """
+
+    def __init__(
+        self,
+        file: gguf.GGUFFile,
+        config: architectures.ModelConfig,
+        *,
+        thread_count: int | None = None,
+        context_length: int | None = None,
+        kv_dtype: str = "float16",
+    ) -> None:
+        self.path = file.path
+        self.config = config
+        self.architecture = config.architecture
+        self.threads = threads.choose(thread_count, openmp=bool(engine.info()["openmp"]))
+        self.context_length = _context_length(context_length, config.context_length)
+        self.kv_dtype = _kv_dtype(kv_dtype)
+        self._file = file
+        memory.require(
+            file.nbytes + self.kv_cache_nbytes,
+            f"{file.path.name} with a context of {self.context_length} tokens",
+            "take a smaller context_length, a smaller model, or a machine with more memory",
+        )
+        self.network = architectures.build(file, config)
+        self._pool = SessionPool(self.new_session)
+
+    def __repr__(self) -> str:
+        return f"<bitnet_cy.Model {self.path.name}: {self.architecture}, threads {self.threads}>"
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer stored in the file."""
+        return from_gguf(self._file)
+
+    @property
+    def kv_cache_nbytes(self) -> int:
+        """Bytes of one session's full KV cache."""
+        shape = self.config
+        per_token = 2 * shape.n_layers * shape.n_kv_heads * shape.head_dim
+        return per_token * self.context_length * KV_DTYPES[self.kv_dtype]
+
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        config: GenerationConfig | None = None,
+        **options: Any,
+    ) -> Generation:
+        """Continue a prompt and return the whole text with its numbers.
+
+        Arguments
+            prompt: text, or token ids. Text is encoded as the file asks (with BOS or without);
+                special tokens in it are plain text. An empty text starts from BOS.
+            config, options: fields of GenerationConfig; options override config. `max_tokens`
+                is accepted for max_new_tokens.
+
+        Raises OptionError for a bad option or prompt, ContextError if the prompt does not fit.
+        """
+        ids, settings = self._prompt_ids(prompt), _settings(config, options)
+        return Generation.from_chunks(ids, self._chunks(ids, settings))
+
+    def stream(
+        self,
+        prompt: str | Sequence[int],
+        config: GenerationConfig | None = None,
+        **options: Any,
+    ) -> Generator[Chunk, None, None]:
+        """Like generate, but gives each token's Chunk as it comes. Closing it early is fine."""
+        return self._chunks(self._prompt_ids(prompt), _settings(config, options))
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        config: GenerationConfig | None = None,
+        **options: Any,
+    ) -> Generation:
+        """Answer a conversation, using the model's chat template.
+
+        `messages` are mappings with "role" ("system", "user" or "assistant") and "content", the
+        last from the user. Raises UnsupportedError if the model has no chat template.
+        """
+        ids, settings = self._chat_ids(messages), _settings(config, options)
+        return Generation.from_chunks(ids, self._chunks(ids, settings, reuse=True))
+
+    def chat_stream(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        config: GenerationConfig | None = None,
+        **options: Any,
+    ) -> Generator[Chunk, None, None]:
+        """Like chat, but gives each token's Chunk as it comes.
+
+        What an earlier turn of the same conversation left in a KV cache is not computed again.
+        """
+        return self._chunks(self._chat_ids(messages), _settings(config, options), reuse=True)
+
+    def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """The logits after each token: float32 [len(ids), vocab_size]. Needs no tokenizer."""
+        checked = self._checked_ids(ids)
+        nbytes = len(checked) * self.config.vocab_size * 4
+        memory.require(nbytes, f"the logits of {len(checked)} tokens", "take fewer tokens at once")
+        with self._pool.lend(checked) as loan:
+            logits: NDArray[np.float32] = loan.session.forward(checked, logits="all")
+        return logits
+
+    def new_session(self) -> engine.Session:
+        """An empty engine session of this model, for evaluating tokens step by step."""
+        name = f"the KV cache of {self.context_length} tokens"
+        memory.require(self.kv_cache_nbytes, name, "take a smaller context_length")
+        return engine.Session(
+            self.network,
+            context_length=self.context_length,
+            threads=self.threads.count,
+            kv_dtype=self.kv_dtype,
+        )
+
+    def _chunks(
+        self, ids: list[int], config: GenerationConfig, reuse: bool = False
+    ) -> Generator[Chunk, None, None]:
+        tokenizer = self.tokenizer
+
+        def chunks() -> Generator[Chunk, None, None]:
+            with self._pool.lend(ids, reuse) as loan:
+                for chunk in run(loan.session, ids, config, tokenizer):
+                    loan.ids.append(chunk.token_id)
+                    yield chunk
+
+        return chunks()
+
+    def _prompt_ids(self, prompt: str | Sequence[int]) -> list[int]:
+        if not isinstance(prompt, str):
+            return self._checked_ids(prompt)
+        ids = self.tokenizer.encode(prompt)
+        if not ids and self.tokenizer.bos_id is not None:
+            ids = [self.tokenizer.bos_id]
+        if not ids:
+            raise OptionError("the prompt is empty and this model has no BOS token; give some text")
+        return self._checked_ids(ids)
+
+    def _chat_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        from bitnet_cy import chat
+
+        return self._checked_ids(chat.encode(messages, self.tokenizer, self.architecture))
+
+    def _checked_ids(self, ids: Any) -> list[int]:
+        """Token ids as a list of int, all in the vocabulary and few enough for the context."""
+        if isinstance(ids, (str, bytes)) or not isinstance(ids, (Sequence, np.ndarray)):
+            raise OptionError(f"the prompt is {ids!r:.60}; give text or a list of token ids")
+        most = self.config.vocab_size - 1
+        checked = [checks.whole("token id", token, 0, most, ": the vocabulary") for token in ids]
+        if not checked:
+            raise OptionError("the prompt has no tokens; give at least one")
+        check_fits(len(checked), self.context_length, self.config.context_length)
+        return checked
+
+
+def _open(path: Any) -> gguf.GGUFFile:
+    if not isinstance(path, (str, os.PathLike)):
+        raise OptionError(f"path is {path!r}; give the path of a GGUF file")
+    return gguf.read(path)
+
+
+def _settings(config: GenerationConfig | None, options: dict[str, Any]) -> GenerationConfig:
+    if config is not None and not isinstance(config, GenerationConfig):
+        raise OptionError(f"config is {config!r}; give a GenerationConfig, or options by name")
+    return (config or GenerationConfig()).updated(**options)
+
+
+def _context_length(asked: Any, longest: int) -> int:
+    if asked is None:
+        return min(longest, DEFAULT_CONTEXT)
+    return checks.whole("context_length", asked, 1, longest, ", which this model allows")
+
+
+def _kv_dtype(name: Any) -> str:
+    if name not in KV_DTYPES:
+        raise OptionError(f"kv_dtype is {name!r}; choose from {', '.join(KV_DTYPES)}")
+    return str(name)

@@ -1,0 +1,142 @@
+"""From logits to a token id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitnet_cy.errors import BitNetError
+
+Logits = NDArray[np.float32]
+Ids = NDArray[np.intp]
+
+
+class Sampler:
+    """Chooses the next token. One sampler serves one generation.
+
+    The steps, in this order: repetition penalty (over the prompt and all that was generated),
+    temperature, top_k, top_p, min_p, then a draw from what is left. A temperature of 0 takes the
+    likeliest token after the penalty, the lowest id among equals, and ignores the other steps.
+    The draws come from NumPy's PCG64: the same seed and logits give the same ids.
+
+    Arguments
+        temperature: logits are divided by it.
+        top_k: keep the k likeliest tokens (the lowest ids among equals); 0 keeps all.
+        top_p: of those, keep the smallest set whose probabilities sum to at least top_p.
+        min_p: of those, keep tokens at least min_p times as probable as the likeliest.
+        repetition_penalty: divides the positive and multiplies the negative logits of tokens seen
+            before (Keskar et al. 2019, CTRL).
+        seed: None draws a fresh one.
+        seen: ids that count as seen from the start, usually the prompt's.
+    """
+
+    def __init__(
+        self,
+        *,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        seed: int | None = None,
+        seen: Iterable[int] = (),
+    ) -> None:
+        self.temperature = temperature
+        self.top_k = top_k
+        self.top_p = top_p
+        self.min_p = min_p
+        self.repetition_penalty = repetition_penalty
+        self._random = np.random.Generator(np.random.PCG64(seed))
+        self._seen = np.unique(np.fromiter(seen, dtype=np.intp))
+
+    def sample(self, logits: Logits) -> int:
+        """Choose the token that follows; it counts as seen from then on.
+
+        `logits` is float32 [vocab] and is left as it was. Raises BitNetError if any is NaN or
+        infinite.
+        """
+        logits = self._penalized(_checked(logits))
+        if self.temperature == 0.0:
+            token = int(np.argmax(logits))
+        else:
+            ids, weights = self.candidates(logits)
+            token = self._draw(ids, weights)
+        self._see(token)
+        return token
+
+    def candidates(self, logits: Logits) -> tuple[Ids, NDArray[np.float64]]:
+        """The ids that may be drawn and their weights: float64, relative to the likeliest's 1.
+
+        Only for a temperature above 0.
+        """
+        ids: Ids = np.arange(len(logits))
+        if 0 < self.top_k < len(logits):
+            ids = top_k(logits, self.top_k)
+        with np.errstate(over="ignore"):
+            scaled = (logits[ids] - logits.max()).astype(np.float64) / self.temperature
+        weights = np.exp(scaled)
+        if self.top_p < 1.0:
+            kept = nucleus(weights, self.top_p)
+            ids, weights = ids[kept], weights[kept]
+        if self.min_p > 0.0:
+            kept = np.flatnonzero(weights >= self.min_p)
+            ids, weights = ids[kept], weights[kept]
+        return ids, weights
+
+    def _draw(self, ids: Ids, weights: NDArray[np.float64]) -> int:
+        cumulative = np.cumsum(weights)
+        drawn = np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right")
+        return int(ids[min(int(drawn), len(ids) - 1)])
+
+    def _penalized(self, logits: Logits) -> Logits:
+        if self.repetition_penalty == 1.0 or not len(self._seen):
+            return logits
+        logits = logits.copy()
+        values = logits[self._seen]
+        penalty = np.float32(self.repetition_penalty)
+        logits[self._seen] = np.where(values > 0, values / penalty, values * penalty)
+        return logits
+
+    def _see(self, token: int) -> None:
+        place = int(np.searchsorted(self._seen, token))
+        if place == len(self._seen) or self._seen[place] != token:
+            self._seen = np.insert(self._seen, place, token)
+
+
+def _checked(logits: Logits) -> Logits:
+    """min and max pass a NaN on, so two reductions find whatever is not finite."""
+    if not (np.isfinite(logits.max()) and np.isfinite(logits.min())):
+        bad = int(np.flatnonzero(~np.isfinite(logits))[0])
+        raise BitNetError(
+            f"the logit of token {bad} is {logits[bad]}: the model file is damaged, or this is a "
+            "bug in bitnet_cy; please report it with the output of `bitnet-cy info`"
+        )
+    return logits
+
+
+def top_k(values: NDArray[np.floating[Any]], k: int) -> Ids:
+    """The indices of the k largest values, ascending; among equals the lowest indices."""
+    threshold = np.partition(values, len(values) - k)[len(values) - k]
+    above = np.flatnonzero(values > threshold)
+    equal = np.flatnonzero(values == threshold)[: k - len(above)]
+    return np.sort(np.concatenate([above, equal]))
+
+
+def nucleus(weights: NDArray[np.float64], share: float) -> Ids:
+    """The indices, ascending, of the fewest weights that sum to at least `share` of the total.
+
+    Among equals the lowest indices. Sorts only as many of the largest as it takes.
+    """
+    wanted = share * float(weights.sum())
+    count = 256
+    while True:
+        largest = top_k(weights, count) if count < len(weights) else np.arange(len(weights))
+        order = largest[np.argsort(-weights[largest], kind="stable")]
+        cumulative = np.cumsum(weights[order])
+        if cumulative[-1] >= wanted or count >= len(weights):
+            needed = int(np.searchsorted(cumulative, wanted)) + 1
+            return np.sort(order[:needed])
+        count *= 16
