@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def _holds_compiled_engine(root: Path) -> bool:
     engine = root / "bitnet_cy" / "engine"
-    return any(path.suffix in {".so", ".pyd"} for path in engine.glob("_engine*"))
+    return any(path.suffix in {".so", ".pyd"} for path in engine.iterdir())
 
 
 # `python -m pytest` puts the current folder first on the import path, where an unbuilt
