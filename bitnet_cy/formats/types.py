@@ -55,9 +55,9 @@ def _i2_s(rows: int, cols: int) -> int | None:
 
 def tl2_payload(rows: int, cols: int) -> int | None:
     """Bytes that bitnet.cpp reserves for the codes of a TL2 tensor, or None if it cannot be one."""
-    if cols < 256 or rows * (cols - 256) % 24 or rows % 4:
+    if cols < 256:
         return None
-    return rows * (cols - 256) // 24 * 5 + rows * 64
+    return rows * (cols - 256) // 3 * 5 // 8 + rows * 64
 
 
 def _tl2(rows: int, cols: int) -> int | None:
