@@ -1,0 +1,125 @@
+/* Rope, key-value cache, and causal attention with grouped queries.
+ *
+ * Keys are visited in chunks of BN_KEYS counted from position 0, with a running maximum and sum
+ * (online softmax). A query's arithmetic depends on its own position only, not on how many queries
+ * share the chunk, so prompts in one block, in blocks, or token by token agree to the last bit.
+ */
+#ifndef BN_ATTENTION_H
+#define BN_ATTENTION_H
+
+#include "step.h"
+
+enum { BN_KEYS = 32, BN_QUERY_TOKENS = 8 };
+
+static inline ptrdiff_t bn_cache_row(const bn_step *s, ptrdiff_t layer, ptrdiff_t kv_head,
+                                     ptrdiff_t position) {
+    return ((layer * s->net->n_kv_heads + kv_head) * s->context + position) * s->net->head_dim;
+}
+
+static void bn_rotate(const bn_step *s, float *head, const float *rope, float factor) {
+    const ptrdiff_t half = s->net->head_dim / 2;
+    const ptrdiff_t step = s->net->rope_interleaved ? 2 : 1;
+    const ptrdiff_t apart = s->net->rope_interleaved ? 1 : half;
+    for (ptrdiff_t i = 0; i < half; i++) {
+        float a = head[i * step], b = head[i * step + apart];
+        float c = rope[2 * i], d = rope[2 * i + 1];
+        head[i * step] = (a * c - b * d) * factor;
+        head[i * step + apart] = (a * d + b * c) * factor;
+    }
+}
+
+static void bn_store_kv(const bn_step *s, void *cache, ptrdiff_t at, const float *head) {
+    if (s->kv_f16) s->kernels->f32_to_f16(head, s->net->head_dim, (uint16_t *)cache + at);
+    else memcpy((float *)cache + at, head, (size_t)s->net->head_dim * sizeof *head);
+}
+
+/* One unit per token: rotate queries (scaled by 1 / sqrt(head_dim)) and keys, fill the cache. */
+static void bn_stage_rope(const bn_step *s, ptrdiff_t layer, ptrdiff_t t) {
+    const bn_network *net = s->net;
+    const ptrdiff_t hd = net->head_dim;
+    float *q = s->qkv + t * (net->n_heads + 2 * net->n_kv_heads) * hd;
+    float *k = q + net->n_heads * hd, *v = k + net->n_kv_heads * hd;
+    const float *rope = s->rope + t * hd;
+    const float scale = 1.0f / sqrtf((float)hd);
+    for (ptrdiff_t h = 0; h < net->n_heads; h++) bn_rotate(s, q + h * hd, rope, scale);
+    for (ptrdiff_t h = 0; h < net->n_kv_heads; h++) {
+        ptrdiff_t at = bn_cache_row(s, layer, h, s->start + t);
+        bn_rotate(s, k + h * hd, rope, 1.0f);
+        bn_store_kv(s, s->keys, at, k + h * hd);
+        bn_store_kv(s, s->values, at, v + h * hd);
+    }
+}
+
+static ptrdiff_t bn_attention_units(const bn_step *s) {
+    return s->net->n_kv_heads * bn_ceil_div(s->tokens, BN_QUERY_TOKENS);
+}
+
+/* Floats of scratch one thread needs: a chunk of keys and of values, and per query its scores,
+ * running maximum and running sum. */
+static ptrdiff_t bn_attention_scratch(ptrdiff_t head_dim, ptrdiff_t group) {
+    return 2 * BN_KEYS * head_dim + BN_QUERY_TOKENS * group * 2 + BN_KEYS;
+}
+
+static const float *bn_load_kv(const bn_step *s, const void *cache, ptrdiff_t at, ptrdiff_t n,
+                               float *buffer) {
+    if (!s->kv_f16) return (const float *)cache + at;
+    s->kernels->f16_to_f32((const uint16_t *)cache + at, n * s->net->head_dim, buffer);
+    return buffer;
+}
+
+/* Fold n keys into one query's running softmax; out accumulates the unnormalized sum of values. */
+static void bn_attend_chunk(const bn_step *s, const float *query, const float *keys,
+                            const float *values, int n, float *scores, float *maximum, float *sum,
+                            float *out) {
+    const ptrdiff_t hd = s->net->head_dim;
+    s->kernels->dot_rows_f32(keys, hd, n, query, hd, scores);
+    float highest = *maximum;
+    for (int i = 0; i < n; i++) highest = scores[i] > highest ? scores[i] : highest;
+    float shrink = expf(*maximum - highest); /* 0 for the first chunk, whose maximum is -inf */
+    *sum = *sum * shrink + s->kernels->exp_sum(scores, n, highest);
+    if (shrink != 1.0f)
+        for (ptrdiff_t i = 0; i < hd; i++) out[i] *= shrink;
+    s->kernels->add_rows_f32(values, hd, n, scores, hd, out);
+    *maximum = highest;
+}
+
+/* One unit: the query heads of one kv head, for up to BN_QUERY_TOKENS tokens. */
+static void bn_stage_attention(const bn_step *s, ptrdiff_t layer, ptrdiff_t unit, int thread) {
+    const bn_network *net = s->net;
+    const ptrdiff_t hd = net->head_dim, group = net->n_heads / net->n_kv_heads;
+    const ptrdiff_t width = (net->n_heads + 2 * net->n_kv_heads) * hd;
+    const ptrdiff_t kv_head = unit % net->n_kv_heads;
+    const ptrdiff_t first = unit / net->n_kv_heads * BN_QUERY_TOKENS;
+    const ptrdiff_t left = s->tokens - first;
+    const ptrdiff_t tokens = left < BN_QUERY_TOKENS ? left : BN_QUERY_TOKENS;
+    float *key_buffer = s->scratch[thread].attention, *value_buffer = key_buffer + BN_KEYS * hd;
+    float *scores = value_buffer + BN_KEYS * hd, *maximum = scores + BN_KEYS;
+    float *sum = maximum + BN_QUERY_TOKENS * group;
+    for (ptrdiff_t i = 0; i < tokens * group; i++) maximum[i] = -INFINITY, sum[i] = 0;
+    for (ptrdiff_t t = first; t < first + tokens; t++)
+        memset(s->attended + (t * net->n_heads + kv_head * group) * hd, 0,
+               (size_t)(group * hd) * sizeof(float));
+    const ptrdiff_t n_keys = s->start + first + tokens; /* seen by the last of these tokens */
+    for (ptrdiff_t chunk = 0; chunk < n_keys; chunk += BN_KEYS) {
+        ptrdiff_t at = bn_cache_row(s, layer, kv_head, chunk);
+        ptrdiff_t loaded = n_keys - chunk < BN_KEYS ? n_keys - chunk : BN_KEYS;
+        const float *keys = bn_load_kv(s, s->keys, at, loaded, key_buffer);
+        const float *values = bn_load_kv(s, s->values, at, loaded, value_buffer);
+        for (ptrdiff_t i = 0; i < tokens * group; i++) {
+            ptrdiff_t t = first + i / group, head = kv_head * group + i % group;
+            ptrdiff_t seen = s->start + t + 1 - chunk;
+            if (seen <= 0) continue;
+            bn_attend_chunk(s, s->qkv + t * width + head * hd, keys, values,
+                            (int)(seen < BN_KEYS ? seen : BN_KEYS), scores, maximum + i, sum + i,
+                            s->attended + (t * net->n_heads + head) * hd);
+        }
+    }
+    for (ptrdiff_t i = 0; i < tokens * group; i++) {
+        float *out = s->attended + ((first + i / group) * net->n_heads + kv_head * group +
+                                    i % group) * hd;
+        float inverse = 1.0f / sum[i];
+        for (ptrdiff_t d = 0; d < hd; d++) out[d] *= inverse;
+    }
+}
+
+#endif

@@ -1,0 +1,54 @@
+/* The rows of the kernel table, fastest last, and which of them this CPU can run. */
+#ifndef BN_DISPATCH_H
+#define BN_DISPATCH_H
+
+#include "cpu.h"
+#include "kernels.h"
+#include "kernels/scalar.h"
+#if defined(__x86_64__) || defined(_M_X64)
+#define BN_X86 1
+#include "kernels/avx2.h"
+#include "kernels/avx2_float.h"
+#endif
+
+typedef struct bn_table_row {
+    int needs; /* BN_CPU_* bits */
+    bn_kernels kernels;
+} bn_table_row;
+
+#define BN_FLOAT_OPERATIONS(ISA)                                                               \
+    .float_name = #ISA, .rms_norm = bn_rms_norm_##ISA, .dot_rows_f16 = bn_dot_rows_f16_##ISA,                      \
+    .dot_rows_f32 = bn_dot_rows_f32_##ISA, .add_rows_f32 = bn_add_rows_f32_##ISA,              \
+    .f16_to_f32 = bn_f16_to_f32_##ISA, .f32_to_f16 = bn_f32_to_f16_##ISA,                      \
+    .exp_sum = bn_exp_sum_##ISA, .relu2_mul = bn_relu2_mul_##ISA, .silu_mul = bn_silu_mul_##ISA
+
+static const bn_table_row bn_table[] = {
+    {0,
+     {.name = "scalar",
+      .ternary_gemv = bn_ternary_gemv_scalar,
+      .lanes = 1,
+      .ternary_gemm = bn_ternary_gemm_scalar,
+      .quantize = bn_quantize_scalar,
+      BN_FLOAT_OPERATIONS(scalar)}},
+#ifdef BN_X86
+    {BN_CPU_AVX2,
+     {.name = "avx2",
+      .ternary_gemv = bn_ternary_gemv_avx2,
+      .lanes = BN_AVX2_LANES,
+      .ternary_gemm = bn_ternary_gemm_avx2,
+      .quantize = bn_quantize_avx2,
+      BN_FLOAT_OPERATIONS(avx2)}},
+#endif
+};
+
+enum { BN_TABLE_ROWS = sizeof bn_table / sizeof bn_table[0] };
+
+/* Row i of the table, or NULL past its end or where the CPU lacks an instruction it needs. */
+static const bn_kernels *bn_runnable(int i) {
+    if (i < 0 || i >= BN_TABLE_ROWS) return NULL;
+    return (bn_table[i].needs & ~bn_cpu_features()) ? NULL : &bn_table[i].kernels;
+}
+
+static const char *bn_table_name(int i) { return bn_table[i].kernels.name; }
+
+#endif

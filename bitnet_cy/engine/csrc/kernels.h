@@ -1,0 +1,64 @@
+/* The kernel table: every operation that touches many numbers, one row per instruction set.
+ *
+ * Ternary weights are rows of I2_S blocks: 32 bytes hold 128 codes (0, 1, 2 for -1, 0, +1); byte p
+ * of a block holds elements p, p+32, p+64, p+96 from its high bits to its low bits. Rows are whole
+ * blocks; where K is not a multiple of 128 the row is padded with code 1 and the activations with 0.
+ *
+ * Integer kernels return sum(code * q); the caller's q_sums turn that into sum(trit * q):
+ * every kernel gives the same integers. Float kernels fix one order of additions per instruction
+ * set, so that a result does not depend on threads, block sizes or the number of tokens.
+ */
+#ifndef BN_KERNELS_H
+#define BN_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { BN_BLOCK = 128, BN_BLOCK_BYTES = 32, BN_GEMV_TOKENS = 4, BN_GEMM_ROWS = 8 };
+
+typedef struct bn_kernels {
+    const char *name;
+    const char *float_name; /* the instruction set of the float operations */
+
+    /* out[r * tokens + t] = sum_k trit[r][k] * q[t][k]; q rows are blocks * 128 bytes,
+     * 1 <= tokens <= BN_GEMV_TOKENS. */
+    void (*ternary_gemv)(const uint8_t *codes, ptrdiff_t blocks, int rows, const int8_t *q,
+                         int tokens, const int32_t *q_sums, int32_t *out);
+
+    /* The same for up to BN_GEMM_ROWS rows and many tokens. panels: tokens in groups of `lanes`,
+     * each [K / 4][lanes][4] bytes; out[r * out_stride + t] for t < panels * lanes;
+     * decoded: scratch of rows * K bytes, 64-byte aligned. */
+    int lanes;
+    void (*ternary_gemm)(const uint8_t *codes, ptrdiff_t blocks, int rows, const int8_t *panels,
+                         int n_panels, const int32_t *q_sums, int32_t *out, ptrdiff_t out_stride,
+                         uint8_t *decoded);
+
+    /* Per-token int8: s = 127 / max(|x|, 1e-5), q = round half to even (x * s). Returns s, or NaN
+     * (and q = 0) when x holds a NaN or an infinity. n bytes of q are written. */
+    float (*quantize)(const float *x, ptrdiff_t n, int8_t *q, int32_t *q_sum);
+
+    /* y = x / sqrt(mean(x^2) + eps) * weight */
+    void (*rms_norm)(const float *x, const float *weight, ptrdiff_t n, float eps, float *y);
+
+    /* out[r] = row r (float16, row_stride elements apart) . x; same order of additions as dot_f32 */
+    void (*dot_rows_f16)(const uint16_t *rows, ptrdiff_t row_stride, int n_rows, const float *x,
+                         ptrdiff_t n, float *out);
+    void (*dot_rows_f32)(const float *rows, ptrdiff_t row_stride, int n_rows, const float *x,
+                         ptrdiff_t n, float *out);
+
+    /* y += sum_r weight[r] * row r, rows added in order */
+    void (*add_rows_f32)(const float *rows, ptrdiff_t row_stride, int n_rows, const float *weight,
+                         ptrdiff_t n, float *y);
+
+    void (*f16_to_f32)(const uint16_t *x, ptrdiff_t n, float *y);
+    void (*f32_to_f16)(const float *x, ptrdiff_t n, uint16_t *y);
+
+    /* x[i] = exp(x[i] - shift); returns the sum */
+    float (*exp_sum)(float *x, ptrdiff_t n, float shift);
+
+    /* gate[i] = act(gate[i]) * up[i] */
+    void (*relu2_mul)(float *gate, const float *up, ptrdiff_t n);
+    void (*silu_mul)(float *gate, const float *up, ptrdiff_t n);
+} bn_kernels;
+
+#endif

@@ -1,0 +1,166 @@
+/* AVX2 + FMA + F16C: float32 and float16 operations. Sums run over eight lanes in a fixed order,
+ * then the tail; dot products use two such accumulators for every row alike. */
+#ifndef BN_KERNELS_AVX2_FLOAT_H
+#define BN_KERNELS_AVX2_FLOAT_H
+
+#include "../half.h"
+#include "avx2.h"
+
+BN_AVX2 static inline __m256 bn_load_f16x8(const uint16_t *x) {
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)x));
+}
+
+BN_AVX2 static void bn_rms_norm_avx2(const float *x, const float *weight, ptrdiff_t n, float eps,
+                                     float *y) {
+    __m256 sum8 = _mm256_setzero_ps();
+    ptrdiff_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        __m256 v = _mm256_loadu_ps(x + i);
+        sum8 = _mm256_fmadd_ps(v, v, sum8);
+    }
+    float sum = bn_hsum_f32x8(sum8);
+    for (; i < n; i++) sum += x[i] * x[i];
+    const float factor = 1.0f / sqrtf(sum / (float)n + eps);
+    const __m256 factor8 = _mm256_set1_ps(factor);
+    for (i = 0; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(y + i, _mm256_mul_ps(_mm256_mul_ps(_mm256_loadu_ps(x + i), factor8),
+                                              _mm256_loadu_ps(weight + i)));
+    for (; i < n; i++) y[i] = x[i] * factor * weight[i];
+}
+
+/* n_rows (1 or 4, constant after inlining) float16 or float32 rows share the loads of x. */
+#define BN_DOT_ROWS_AVX2(NAME, TYPE, LOAD, SCALAR)                                                 \
+    BN_AVX2 static inline void NAME##_tile(const TYPE *rows, ptrdiff_t stride, int n_rows,         \
+                                           const float *x, ptrdiff_t n, float *out) {              \
+        __m256 even[4], odd[4];                                                                    \
+        for (int r = 0; r < n_rows; r++) even[r] = odd[r] = _mm256_setzero_ps();                   \
+        ptrdiff_t i = 0;                                                                           \
+        for (; i + 16 <= n; i += 16) {                                                             \
+            __m256 x0 = _mm256_loadu_ps(x + i), x1 = _mm256_loadu_ps(x + i + 8);                   \
+            for (int r = 0; r < n_rows; r++) {                                                     \
+                even[r] = _mm256_fmadd_ps(LOAD(rows + r * stride + i), x0, even[r]);               \
+                odd[r] = _mm256_fmadd_ps(LOAD(rows + r * stride + i + 8), x1, odd[r]);             \
+            }                                                                                      \
+        }                                                                                          \
+        for (int r = 0; r < n_rows; r++) {                                                         \
+            float sum = bn_hsum_f32x8(_mm256_add_ps(even[r], odd[r]));                             \
+            for (ptrdiff_t j = i; j < n; j++) sum += SCALAR(rows[r * stride + j]) * x[j];          \
+            out[r] = sum;                                                                          \
+        }                                                                                          \
+    }                                                                                              \
+    BN_AVX2 static void NAME(const TYPE *rows, ptrdiff_t stride, int n_rows, const float *x,       \
+                             ptrdiff_t n, float *out) {                                            \
+        int r = 0;                                                                                 \
+        for (; r + 4 <= n_rows; r += 4) NAME##_tile(rows + r * stride, stride, 4, x, n, out + r);  \
+        for (; r < n_rows; r++) NAME##_tile(rows + r * stride, stride, 1, x, n, out + r);          \
+    }
+
+#define BN_SAME(x) (x)
+BN_DOT_ROWS_AVX2(bn_dot_rows_f16_avx2, uint16_t, bn_load_f16x8, bn_f16_to_f32_one)
+BN_DOT_ROWS_AVX2(bn_dot_rows_f32_avx2, float, _mm256_loadu_ps, BN_SAME)
+
+BN_AVX2 static void bn_add_rows_f32_avx2(const float *rows, ptrdiff_t row_stride, int n_rows,
+                                         const float *weight, ptrdiff_t n, float *y) {
+    ptrdiff_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        __m256 y0 = _mm256_loadu_ps(y + i), y1 = _mm256_loadu_ps(y + i + 8);
+        for (int r = 0; r < n_rows; r++) {
+            __m256 w = _mm256_broadcast_ss(weight + r);
+            y0 = _mm256_fmadd_ps(w, _mm256_loadu_ps(rows + r * row_stride + i), y0);
+            y1 = _mm256_fmadd_ps(w, _mm256_loadu_ps(rows + r * row_stride + i + 8), y1);
+        }
+        _mm256_storeu_ps(y + i, y0);
+        _mm256_storeu_ps(y + i + 8, y1);
+    }
+    for (; i < n; i++)
+        for (int r = 0; r < n_rows; r++) y[i] = fmaf(weight[r], rows[r * row_stride + i], y[i]);
+}
+
+BN_AVX2 static void bn_f16_to_f32_avx2(const uint16_t *x, ptrdiff_t n, float *y) {
+    ptrdiff_t i = 0;
+    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(y + i, bn_load_f16x8(x + i));
+    for (; i < n; i++) y[i] = bn_f16_to_f32_one(x[i]);
+}
+
+BN_AVX2 static void bn_f32_to_f16_avx2(const float *x, ptrdiff_t n, uint16_t *y) {
+    ptrdiff_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm_storeu_si128((__m128i *)(y + i),
+                         _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT));
+    for (; i < n; i++) y[i] = bn_f32_to_f16_one(x[i]);
+}
+
+/* exp by 2^n * p(r), |r| <= ln(2) / 2, p of degree 6: within 2 units in the last place.
+ * Below -87 the result is 0; a NaN stays a NaN. */
+BN_AVX2 static inline __m256 bn_exp_f32x8(__m256 x) {
+    const __m256 lowest = _mm256_set1_ps(-87.0f);
+    __m256 dead = _mm256_cmp_ps(x, lowest, _CMP_LT_OQ);
+    __m256 v = _mm256_min_ps(_mm256_set1_ps(88.0f), _mm256_max_ps(lowest, x));
+    __m256 n = _mm256_round_ps(_mm256_mul_ps(v, _mm256_set1_ps(1.44269504f)),
+                               _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), v);
+    r = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), r);
+    __m256 p = _mm256_set1_ps(1.0f / 720);
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 120));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 24));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 6));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.5f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
+    __m256i exponent = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n),
+                                                          _mm256_set1_epi32(127)), 23);
+    return _mm256_andnot_ps(dead, _mm256_mul_ps(p, _mm256_castsi256_ps(exponent)));
+}
+
+/* The last n % 8 values are handled in a padded vector so that each has the same arithmetic. */
+BN_AVX2 static float bn_exp_sum_avx2(float *x, ptrdiff_t n, float shift) {
+    const __m256 shift8 = _mm256_set1_ps(shift);
+    __m256 sum8 = _mm256_setzero_ps();
+    ptrdiff_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        __m256 e = bn_exp_f32x8(_mm256_sub_ps(_mm256_loadu_ps(x + i), shift8));
+        _mm256_storeu_ps(x + i, e);
+        sum8 = _mm256_add_ps(sum8, e);
+    }
+    if (i < n) {
+        float tail[8];
+        for (int l = 0; l < 8; l++) tail[l] = l < n - i ? x[i + l] : -INFINITY;
+        __m256 e = bn_exp_f32x8(_mm256_sub_ps(_mm256_loadu_ps(tail), shift8));
+        _mm256_storeu_ps(tail, e);
+        memcpy(x + i, tail, (size_t)(n - i) * sizeof *x);
+        sum8 = _mm256_add_ps(sum8, e);
+    }
+    return bn_hsum_f32x8(sum8);
+}
+
+BN_AVX2 static void bn_relu2_mul_avx2(float *gate, const float *up, ptrdiff_t n) {
+    ptrdiff_t i = 0;
+    for (; i + 8 <= n; i += 8) { /* max(0, NaN) is NaN: the second operand wins */
+        __m256 z = _mm256_max_ps(_mm256_setzero_ps(), _mm256_loadu_ps(gate + i));
+        _mm256_storeu_ps(gate + i, _mm256_mul_ps(_mm256_mul_ps(z, z), _mm256_loadu_ps(up + i)));
+    }
+    for (; i < n; i++) {
+        float z = gate[i] > 0 ? gate[i] : gate[i] == gate[i] ? 0 : gate[i];
+        gate[i] = z * z * up[i];
+    }
+}
+
+BN_AVX2 static inline __m256 bn_silu_f32x8(__m256 x) {
+    __m256 e = bn_exp_f32x8(_mm256_sub_ps(_mm256_setzero_ps(), x));
+    return _mm256_div_ps(x, _mm256_add_ps(_mm256_set1_ps(1.0f), e));
+}
+
+BN_AVX2 static void bn_silu_mul_avx2(float *gate, const float *up, ptrdiff_t n) {
+    ptrdiff_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(gate + i, _mm256_mul_ps(bn_silu_f32x8(_mm256_loadu_ps(gate + i)),
+                                                 _mm256_loadu_ps(up + i)));
+    if (i < n) {
+        float tail[8] = {0};
+        memcpy(tail, gate + i, (size_t)(n - i) * sizeof *gate);
+        _mm256_storeu_ps(tail, bn_silu_f32x8(_mm256_loadu_ps(tail)));
+        for (ptrdiff_t j = i; j < n; j++) gate[j] = tail[j - i] * up[j];
+    }
+}
+
+#endif

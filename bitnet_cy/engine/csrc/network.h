@@ -1,0 +1,45 @@
+/* A model's shape and weights as the engine runs them. Nothing here owns memory. */
+#ifndef BN_NETWORK_H
+#define BN_NETWORK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* y = scale * trits . q / s; rows of whole I2_S blocks (kernels.h) */
+typedef struct bn_linear {
+    const uint8_t *codes;
+    ptrdiff_t rows, blocks;
+    float scale;
+} bn_linear;
+
+typedef enum bn_matrix_type {
+    BN_F32, BN_F16, BN_BF16, BN_Q8_0, BN_Q6_K, BN_Q4_0
+} bn_matrix_type;
+
+/* The embedding or output head in the file's own type, row after row. */
+typedef struct bn_matrix {
+    const uint8_t *data;
+    ptrdiff_t rows, cols, row_bytes;
+    bn_matrix_type type;
+} bn_matrix;
+
+typedef struct bn_layer {
+    bn_linear q, k, v, o, gate, up, down;
+    const float *attn_norm, *ffn_norm;
+    const float *attn_sub_norm, *ffn_sub_norm; /* NULL: the input is quantized as it is */
+} bn_layer;
+
+typedef enum bn_activation { BN_RELU2, BN_SILU } bn_activation;
+
+typedef struct bn_network {
+    ptrdiff_t n_layers, hidden, ffn, n_heads, n_kv_heads, head_dim, vocab;
+    float norm_eps;
+    int rope_interleaved;          /* pairs (2i, 2i+1) instead of (i, i + head_dim / 2) */
+    const double *rope_frequency;  /* head_dim / 2 radians per position */
+    bn_activation activation;
+    const bn_layer *layers;
+    bn_matrix embedding, head;
+    const float *output_norm;
+} bn_network;
+
+#endif

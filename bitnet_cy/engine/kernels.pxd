@@ -1,0 +1,3 @@
+from bitnet_cy.engine.native cimport bn_kernels
+
+cdef const bn_kernels *active_kernels() noexcept nogil

@@ -1,0 +1,90 @@
+"""The C declarations the Cython modules share."""
+
+from libc.stdint cimport int8_t, int32_t, uint8_t, uint16_t
+
+
+cdef extern from "csrc/kernels.h" nogil:
+    enum:
+        BN_BLOCK
+        BN_BLOCK_BYTES
+        BN_GEMV_TOKENS
+        BN_GEMM_ROWS
+
+    ctypedef struct bn_kernels:
+        const char *name
+        const char *float_name
+        int lanes
+        void (*ternary_gemv)(const uint8_t *, ptrdiff_t, int, const int8_t *, int,
+                             const int32_t *, int32_t *) noexcept nogil
+        void (*ternary_gemm)(const uint8_t *, ptrdiff_t, int, const int8_t *, int,
+                             const int32_t *, int32_t *, ptrdiff_t, uint8_t *) noexcept nogil
+        float (*quantize)(const float *, ptrdiff_t, int8_t *, int32_t *) noexcept nogil
+        void (*rms_norm)(const float *, const float *, ptrdiff_t, float, float *) noexcept nogil
+        void (*dot_rows_f16)(const uint16_t *, ptrdiff_t, int, const float *, ptrdiff_t,
+                             float *) noexcept nogil
+        void (*dot_rows_f32)(const float *, ptrdiff_t, int, const float *, ptrdiff_t,
+                             float *) noexcept nogil
+        void (*add_rows_f32)(const float *, ptrdiff_t, int, const float *, ptrdiff_t,
+                             float *) noexcept nogil
+        void (*f16_to_f32)(const uint16_t *, ptrdiff_t, float *) noexcept nogil
+        void (*f32_to_f16)(const float *, ptrdiff_t, uint16_t *) noexcept nogil
+        float (*exp_sum)(float *, ptrdiff_t, float) noexcept nogil
+        void (*relu2_mul)(float *, const float *, ptrdiff_t) noexcept nogil
+        void (*silu_mul)(float *, const float *, ptrdiff_t) noexcept nogil
+
+
+cdef extern from "csrc/network.h" nogil:
+    ctypedef struct bn_linear:
+        const uint8_t *codes
+        ptrdiff_t rows
+        ptrdiff_t blocks
+        float scale
+
+    ctypedef enum bn_matrix_type:
+        BN_F32
+        BN_F16
+        BN_BF16
+        BN_Q8_0
+        BN_Q6_K
+        BN_Q4_0
+
+    ctypedef struct bn_matrix:
+        const uint8_t *data
+        ptrdiff_t rows
+        ptrdiff_t cols
+        ptrdiff_t row_bytes
+        bn_matrix_type type
+
+    ctypedef struct bn_layer:
+        bn_linear q
+        bn_linear k
+        bn_linear v
+        bn_linear o
+        bn_linear gate
+        bn_linear up
+        bn_linear down
+        const float *attn_norm
+        const float *ffn_norm
+        const float *attn_sub_norm
+        const float *ffn_sub_norm
+
+    ctypedef enum bn_activation:
+        BN_RELU2
+        BN_SILU
+
+    ctypedef struct bn_network:
+        ptrdiff_t n_layers
+        ptrdiff_t hidden
+        ptrdiff_t ffn
+        ptrdiff_t n_heads
+        ptrdiff_t n_kv_heads
+        ptrdiff_t head_dim
+        ptrdiff_t vocab
+        float norm_eps
+        int rope_interleaved
+        const double *rope_frequency
+        bn_activation activation
+        const bn_layer *layers
+        bn_matrix embedding
+        bn_matrix head
+        const float *output_norm

@@ -1,0 +1,18 @@
+from libc.stdint cimport uint8_t
+
+from bitnet_cy.engine.native cimport bn_layer, bn_linear, bn_matrix, bn_network
+
+
+cdef class Network:
+    cdef bn_network native
+    cdef bn_layer *layers
+    cdef double[::1] frequencies
+    cdef list owned
+    cdef readonly object shape
+
+    cdef _set_sizes(self)
+    cdef _set_layer(self, bn_layer *native, layer, int i)
+    cdef const float *_floats(self, array, n, name) except NULL
+    cdef _set_linear(self, bn_linear *native, ternary, rows, cols, name)
+    cdef _set_matrix(self, bn_matrix *native, matrix, name)
+    cdef const uint8_t *_bytes(self, array, n, name) except NULL

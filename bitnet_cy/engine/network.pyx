@@ -1,0 +1,143 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
+"""Network: weights checked once, then read by any number of sessions and threads."""
+
+import numpy as np
+
+from libc.stdlib cimport calloc, free
+
+from bitnet_cy.engine.native cimport *
+
+from bitnet_cy.engine.weights import MATRIX_BLOCKS
+from bitnet_cy.errors import FormatError, OptionError, ResourceError, UnsupportedError
+
+_MATRIX_TYPES = {
+    "F32": BN_F32, "F16": BN_F16, "BF16": BN_BF16, "Q8_0": BN_Q8_0, "Q6_K": BN_Q6_K,
+    "Q4_0": BN_Q4_0,
+}
+_ACTIVATIONS = {"relu2": BN_RELU2, "silu": BN_SILU}
+
+
+cdef class Network:
+    """The weights of one model, immutable after construction.
+
+    shape: engine.weights.Shape; layers: sequence of engine.weights.Layer; embedding, head:
+    engine.weights.Matrix; output_norm: float32 [hidden_size]. Arrays are used where they lie and
+    kept alive. Raises FormatError where a size contradicts the shape.
+    """
+
+    def __cinit__(self, shape, layers, embedding, head, output_norm):
+        _check_shape(shape, layers)
+        self.shape = shape
+        self.owned = []
+        self.layers = <bn_layer *>calloc(shape.n_layers, sizeof(bn_layer))
+        if self.layers == NULL:
+            raise ResourceError(f"no memory for the table of {shape.n_layers} layers")
+        cdef int i
+        for i in range(shape.n_layers):
+            self._set_layer(&self.layers[i], layers[i], i)
+        self._set_sizes()
+        self._set_matrix(&self.native.embedding, embedding, "embedding")
+        self._set_matrix(&self.native.head, head, "output head")
+        self.native.output_norm = self._floats(output_norm, shape.hidden_size, "output_norm")
+
+    def __dealloc__(self):
+        free(self.layers)
+
+    cdef _set_sizes(self):
+        shape, n = self.shape, &self.native
+        n.n_layers, n.hidden, n.ffn = shape.n_layers, shape.hidden_size, shape.ffn_size
+        n.n_heads, n.n_kv_heads, n.head_dim = shape.n_heads, shape.n_kv_heads, shape.head_dim
+        n.vocab, n.norm_eps = shape.vocab_size, shape.norm_eps
+        n.rope_interleaved = bool(shape.rope_interleaved)
+        n.activation = _ACTIVATIONS[shape.activation]
+        half = np.arange(shape.head_dim // 2, dtype=np.float64)
+        self.frequencies = float(shape.rope_base) ** (-2.0 * half / shape.head_dim)
+        n.rope_frequency = &self.frequencies[0]
+        n.layers = self.layers
+
+    cdef _set_layer(self, bn_layer *native, layer, int i):
+        s = self.shape
+        q_rows, kv_rows = s.n_heads * s.head_dim, s.n_kv_heads * s.head_dim
+        self._set_linear(&native.q, layer.q, q_rows, s.hidden_size, f"layer {i} q")
+        self._set_linear(&native.k, layer.k, kv_rows, s.hidden_size, f"layer {i} k")
+        self._set_linear(&native.v, layer.v, kv_rows, s.hidden_size, f"layer {i} v")
+        self._set_linear(&native.o, layer.o, s.hidden_size, q_rows, f"layer {i} o")
+        self._set_linear(&native.gate, layer.gate, s.ffn_size, s.hidden_size, f"layer {i} gate")
+        self._set_linear(&native.up, layer.up, s.ffn_size, s.hidden_size, f"layer {i} up")
+        self._set_linear(&native.down, layer.down, s.hidden_size, s.ffn_size, f"layer {i} down")
+        native.attn_norm = self._floats(layer.attn_norm, s.hidden_size, f"layer {i} attn_norm")
+        native.ffn_norm = self._floats(layer.ffn_norm, s.hidden_size, f"layer {i} ffn_norm")
+        if layer.attn_sub_norm is not None:
+            native.attn_sub_norm = self._floats(layer.attn_sub_norm, q_rows,
+                                                f"layer {i} attn_sub_norm")
+        if layer.ffn_sub_norm is not None:
+            native.ffn_sub_norm = self._floats(layer.ffn_sub_norm, s.ffn_size,
+                                               f"layer {i} ffn_sub_norm")
+
+    cdef const float *_floats(self, array, n, name) except NULL:
+        if array.dtype != np.float32 or array.shape != (n,):
+            raise FormatError(f"{name}: float32 [{n}] is needed, found {array.dtype} "
+                              f"{list(array.shape)}")
+        if not np.isfinite(array).all():
+            raise FormatError(f"{name} holds a NaN or an infinity; the file is damaged")
+        cdef const float[::1] view = np.ascontiguousarray(array)
+        self.owned.append(view)
+        return &view[0]
+
+    cdef _set_linear(self, bn_linear *native, ternary, rows, cols, name):
+        blocks = -(-cols // BN_BLOCK)
+        found = (ternary.rows, ternary.cols, tuple(ternary.codes.shape))
+        if found != (rows, cols, (rows, blocks * BN_BLOCK_BYTES)):
+            raise FormatError(f"{name}: a ternary [{rows}, {cols}] is needed, found "
+                              f"[{ternary.rows}, {ternary.cols}]")
+        if not (np.isfinite(ternary.scale) and ternary.scale > 0):
+            raise FormatError(f"{name}: scale {ternary.scale} is not a positive number")
+        native.codes = self._bytes(ternary.codes.reshape(-1), rows * blocks * BN_BLOCK_BYTES, name)
+        native.rows, native.blocks, native.scale = rows, blocks, ternary.scale
+
+    cdef _set_matrix(self, bn_matrix *native, matrix, name):
+        expected = (self.shape.vocab_size, self.shape.hidden_size)
+        if (matrix.rows, matrix.cols) != expected:
+            raise FormatError(f"{name}: [{expected[0]}, {expected[1]}] is needed, found "
+                              f"[{matrix.rows}, {matrix.cols}]")
+        if matrix.type_name not in _MATRIX_TYPES:
+            raise UnsupportedError(f"{name} has type {matrix.type_name}; supported: "
+                                   f"{', '.join(_MATRIX_TYPES)}")
+        values, n_bytes = MATRIX_BLOCKS[matrix.type_name]
+        if matrix.cols % values:
+            raise FormatError(f"{name}: {matrix.cols} columns do not fill blocks of {values} "
+                              f"({matrix.type_name})")
+        row_bytes = matrix.cols // values * n_bytes
+        native.data = self._bytes(matrix.data, matrix.rows * row_bytes, name)
+        native.rows, native.cols, native.row_bytes = matrix.rows, matrix.cols, row_bytes
+        native.type = _MATRIX_TYPES[matrix.type_name]
+
+    cdef const uint8_t *_bytes(self, array, n, name) except NULL:
+        """uint8 [n], kept alive; copied only where it is not 4-byte aligned."""
+        if array.dtype != np.uint8 or array.ndim != 1 or array.size != n:
+            raise FormatError(f"{name}: {n} bytes are needed, found {array.size}")
+        if array.ctypes.data % 4 or not array.flags.c_contiguous:
+            array = np.array(array)
+        cdef const uint8_t[::1] view = array
+        self.owned.append(view)
+        return &view[0]
+
+
+def _check_shape(shape, layers):
+    sizes = ("n_layers", "hidden_size", "ffn_size", "n_heads", "n_kv_heads", "head_dim",
+             "vocab_size")
+    for name in sizes:
+        if not 0 < getattr(shape, name) < 2**24:
+            raise FormatError(f"{name} is {getattr(shape, name)}; a count from 1 to 16777215 "
+                              "is needed")
+    if len(layers) != shape.n_layers:
+        raise FormatError(f"{shape.n_layers} layers are announced, {len(layers)} found")
+    if shape.n_heads % shape.n_kv_heads or shape.head_dim % 2:
+        raise FormatError(f"{shape.n_heads} heads of {shape.head_dim} cannot share "
+                          f"{shape.n_kv_heads} key-value heads")
+    if not 0 <= shape.norm_eps < 1 or not 0 < shape.rope_base < float("inf"):
+        raise FormatError(f"norm epsilon {shape.norm_eps} or rope base {shape.rope_base} is not "
+                          "a usable number")
+    if shape.activation not in _ACTIVATIONS:
+        raise OptionError(f"activation {shape.activation!r} is not supported; choose from "
+                          f"{', '.join(_ACTIVATIONS)}")

@@ -1,0 +1,86 @@
+"""What a network is made of, as arrays: the hand-over from files to the engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Float32Array = npt.NDArray[np.float32]
+ByteArray = npt.NDArray[np.uint8]
+
+#: Type of embedding or head -> (values a block, bytes a block), GGUF v3.
+MATRIX_BLOCKS = {
+    "F32": (1, 4),
+    "F16": (1, 2),
+    "BF16": (1, 2),
+    "Q8_0": (32, 34),
+    "Q6_K": (256, 210),
+    "Q4_0": (32, 18),
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes and switches of a network; counts, except norm_eps and rope_base."""
+
+    n_layers: int
+    hidden_size: int
+    ffn_size: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    vocab_size: int
+    norm_eps: float
+    rope_base: float
+    rope_interleaved: bool
+    activation: str
+
+
+@dataclass(frozen=True)
+class Ternary:
+    """A ternary linear layer: weight = scale * trit.
+
+    codes: uint8 [rows, ceil(cols / 128) * 32], I2_S blocks of 128, rows padded with trit 0.
+    """
+
+    codes: ByteArray
+    rows: int
+    cols: int
+    scale: float
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """An embedding or output head: uint8 bytes of [rows, cols] values of a GGUF type."""
+
+    data: ByteArray
+    type_name: str
+    rows: int
+    cols: int
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One transformer block. The sub-norms are None where the family has none."""
+
+    q: Ternary
+    k: Ternary
+    v: Ternary
+    o: Ternary
+    gate: Ternary
+    up: Ternary
+    down: Ternary
+    attn_norm: Float32Array
+    ffn_norm: Float32Array
+    attn_sub_norm: Float32Array | None = None
+    ffn_sub_norm: Float32Array | None = None
+
+
+def aligned_bytes(n_bytes: int, alignment: int = 64) -> npt.NDArray[Any]:
+    """Zeroed uint8 [n_bytes], its first byte at a multiple of alignment."""
+    block = np.zeros(n_bytes + alignment, dtype=np.uint8)
+    start = -block.ctypes.data % alignment
+    return block[start : start + n_bytes]

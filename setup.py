@@ -1,0 +1,102 @@
+"""Build the compiled engine. Switches, all off by default (set to 1, or a list of sanitizers):
+
+BITNET_CY_NATIVE    compile for this machine's CPU only
+BITNET_CY_DEBUG     no optimisation, debug symbols
+BITNET_CY_SANITIZE  for example address,undefined
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
+
+MODULES = ("kernels", "network", "session")
+HEADERS = sorted(str(path) for path in Path("bitnet_cy/engine/csrc").rglob("*.h"))
+OPENMP_PROGRAM = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
+
+
+class BuildEngine(build_ext):
+    """Adds the flags of the compiler at hand, and OpenMP where it links."""
+
+    def build_extensions(self) -> None:
+        compile_args, link_args = self.flags()
+        openmp_compile, openmp_link = self.openmp()
+        for extension in self.extensions:
+            extension.extra_compile_args = compile_args + openmp_compile
+            extension.extra_link_args = link_args + openmp_link
+        try:
+            super().build_extensions()
+        except CompileError as error:
+            raise CompileError(
+                f"{error}\n\nThe compiler's own words are above. bitnet_cy needs a C11 compiler "
+                "(gcc 9 or newer, clang, or MSVC 2022) and the Python headers; a prebuilt wheel "
+                "needs neither: pip install --only-binary=:all: bitnet-cy"
+            ) from error
+
+    def flags(self) -> tuple[list[str], list[str]]:
+        if self.compiler.compiler_type == "msvc":
+            return ["/O2", "/std:c11"], []
+        compile_args = ["-std=gnu11", "-O3", "-fno-math-errno", "-fno-strict-aliasing", "-g0"]
+        link_args: list[str] = []
+        if os.environ.get("BITNET_CY_NATIVE") == "1":
+            compile_args.append("-march=native")
+        if os.environ.get("BITNET_CY_DEBUG") == "1":
+            compile_args += ["-O0", "-g"]
+        sanitizers = os.environ.get("BITNET_CY_SANITIZE")
+        if sanitizers:
+            compile_args += [f"-fsanitize={sanitizers}", "-fno-omit-frame-pointer", "-g"]
+            link_args.append(f"-fsanitize={sanitizers}")
+        return compile_args, link_args
+
+    def openmp(self) -> tuple[list[str], list[str]]:
+        """The flags with which an OpenMP program compiles and links, or none."""
+        if self.compiler.compiler_type == "msvc":
+            return ["/openmp"], []
+        candidates = [(["-fopenmp"], ["-fopenmp"])]
+        if sys.platform == "darwin":
+            candidates = [(["-Xpreprocessor", "-fopenmp"], ["-lomp"])]
+        for compile_args, link_args in candidates:
+            if self.links(compile_args, link_args):
+                return compile_args, link_args
+        print("bitnet_cy: OpenMP was not found; building for one thread", file=sys.stderr)
+        return [], []
+
+    def links(self, compile_args: list[str], link_args: list[str]) -> bool:
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "probe.c")
+            source.write_text(OPENMP_PROGRAM)
+            try:
+                objects = self.compiler.compile(
+                    [str(source)], output_dir=folder, extra_postargs=compile_args
+                )
+                self.compiler.link_executable(
+                    objects, "probe", output_dir=folder, extra_postargs=link_args
+                )
+            except Exception as error:
+                if isinstance(error, (KeyboardInterrupt, subprocess.TimeoutExpired)):
+                    raise
+                return False
+        return True
+
+
+def extensions() -> list[Extension]:
+    return [
+        Extension(
+            f"bitnet_cy.engine.{name}",
+            [f"bitnet_cy/engine/{name}.pyx"],
+            include_dirs=["bitnet_cy/engine"],
+            depends=HEADERS,
+        )
+        for name in MODULES
+    ]
+
+
+setup(ext_modules=cythonize(extensions()), cmdclass={"build_ext": BuildEngine})
