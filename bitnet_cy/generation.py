@@ -182,38 +182,39 @@ class StopStrings:
 
 
 def run(
-    session: Session, prompt_ids: Sequence[int], config: GenerationConfig, tokenizer: Tokenizer
+    session: Session,
+    prompt_ids: Sequence[int],
+    config: GenerationConfig,
+    tokenizer: Tokenizer,
+    continuation: bool = True,
 ) -> Generator[Chunk, None, None]:
     """Generate after a prompt; one Chunk per token, the last with a finish_reason.
 
     What the session holds already must be the beginning of the prompt, and shorter than it. The
     prompt must fit the context (check_fits); when the context is full the generation ends with
-    "length". Uses the session until the generator ends or is closed.
+    "length". `continuation`: the text goes on from the prompt's, so a space it starts with
+    belongs to it. Uses the session until the generator ends or is closed.
     """
     sampler = _sampler(config, prompt_ids)
-    decoder, stops = StreamDecoder(tokenizer), StopStrings(config.stop)
+    decoder = StreamDecoder(tokenizer, continuation=continuation)
+    stops = StopStrings(config.stop)
     reused = session.position
     room = session.context_length - len(prompt_ids) + 1  # the last token needs no place
     limit = min(config.max_new_tokens, room)
-
-    start = time.perf_counter()
-    logits = evaluate(session, prompt_ids[reused:])
-    prompt_seconds = time.perf_counter() - start
-
-    decode_seconds = 0.0
+    pending = list(prompt_ids[reused:])
+    prompt_seconds = decode_seconds = 0.0
     for count in range(1, limit + 1):
         start = time.perf_counter()
-        if count > 1:
-            logits = session.forward([token], logits="last")
-        token = sampler.sample(logits)
+        token = sampler.sample(evaluate(session, pending))
+        pending = [token]
         text, reason = _step(token, tokenizer, decoder, stops)
         if reason is None and count == limit:
             text, reason = text + _rest(decoder, stops), "length"
         seconds = time.perf_counter() - start
-        if count > 1:
-            decode_seconds += seconds
+        if count == 1:
+            prompt_seconds = seconds
         else:
-            prompt_seconds += seconds
+            decode_seconds += seconds
         yield Chunk(
             text, token, reason, len(prompt_ids), count, prompt_seconds, decode_seconds, reused
         )

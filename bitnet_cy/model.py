@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitnet_cy import architectures, checks, engine, memory, threads
-from bitnet_cy.errors import OptionError
+from bitnet_cy.errors import FormatError, OptionError
 from bitnet_cy.formats import gguf
 from bitnet_cy.generation import Chunk, Generation, GenerationConfig, check_fits, run
 from bitnet_cy.sessions import SessionPool
@@ -97,8 +97,14 @@ class Model:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer stored in the file."""
-        return from_gguf(self._file)
+        """The tokenizer stored in the file. Raises FormatError if there is none that fits."""
+        found = from_gguf(self._file)
+        if found.vocab_size != self.config.vocab_size:
+            raise FormatError(
+                f"{self.path.name} has a vocabulary of {found.vocab_size} tokens and a network for "
+                f"{self.config.vocab_size}; the two must be equal: convert the model again"
+            )
+        return found
 
     @property
     def kv_cache_nbytes(self) -> int:
@@ -147,7 +153,7 @@ class Model:
         last from the user. Raises UnsupportedError if the model has no chat template.
         """
         ids, settings = self._chat_ids(messages), _settings(config, options)
-        return Generation.from_chunks(ids, self._chunks(ids, settings, reuse=True))
+        return Generation.from_chunks(ids, self._chunks(ids, settings, chat=True))
 
     def chat_stream(
         self,
@@ -159,7 +165,7 @@ class Model:
 
         What an earlier turn of the same conversation left in a KV cache is not computed again.
         """
-        return self._chunks(self._chat_ids(messages), _settings(config, options), reuse=True)
+        return self._chunks(self._chat_ids(messages), _settings(config, options), chat=True)
 
     def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """The logits after each token: float32 [len(ids), vocab_size]. Needs no tokenizer."""
@@ -182,13 +188,14 @@ class Model:
         )
 
     def _chunks(
-        self, ids: list[int], config: GenerationConfig, reuse: bool = False
+        self, ids: list[int], config: GenerationConfig, chat: bool = False
     ) -> Generator[Chunk, None, None]:
         tokenizer = self.tokenizer
+        continuation = not chat and any(tokenizer.token_bytes(token) for token in ids)
 
         def chunks() -> Generator[Chunk, None, None]:
-            with self._pool.lend(ids, reuse) as loan:
-                for chunk in run(loan.session, ids, config, tokenizer):
+            with self._pool.lend(ids, reuse=chat) as loan:
+                for chunk in run(loan.session, ids, config, tokenizer, continuation):
                     loan.ids.append(chunk.token_id)
                     yield chunk
 

@@ -1,0 +1,100 @@
+"""The options that several verbs share, and what they make of them."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from bitnet_cy.cli import output
+from bitnet_cy.errors import OptionError
+
+if TYPE_CHECKING:
+    from bitnet_cy.generation import GenerationConfig
+    from bitnet_cy.model import Model
+
+Verbs = Any  # argparse gives its subparsers no public type
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Which model, and how to run it."""
+    group = parser.add_argument_group("model")
+    group.add_argument("-m", "--model", metavar="FILE", help="a GGUF file")
+    group.add_argument("-t", "--threads", type=int, metavar="N", help="default: see info")
+    group.add_argument(
+        "-c",
+        "--context-length",
+        type=int,
+        metavar="N",
+        help="most tokens of prompt and text together; default: the model's, at most 4096",
+    )
+    group.add_argument("--kv-dtype", default="float16", help="float16 (default) or float32")
+    group.add_argument(
+        "--activation", help="relu2 or silu, for a file that does not say (errors ask for it)"
+    )
+
+
+def add_generation(parser: argparse.ArgumentParser) -> None:
+    """How to generate; unset options keep the defaults of GenerationConfig."""
+    group = parser.add_argument_group("generation")
+    group.add_argument("-n", "--max-new-tokens", type=int, metavar="N", help="default: 256")
+    group.add_argument(
+        "--temperature", type=float, metavar="X", help="0 (default): always the likeliest token"
+    )
+    group.add_argument("--top-k", type=int, metavar="N", help="draw from the N likeliest; 0: all")
+    group.add_argument("--top-p", type=float, metavar="X", help="draw from this share; default: 1")
+    group.add_argument(
+        "--min-p", type=float, metavar="X", help="nothing rarer than this part of the likeliest"
+    )
+    group.add_argument("--repetition-penalty", type=float, metavar="X", help="default: 1, none")
+    group.add_argument(
+        "--stop", action="append", metavar="TEXT", help="end before this text; may be repeated"
+    )
+    group.add_argument("--seed", type=int, metavar="N", help="makes drawing repeatable")
+
+
+def add_text(parser: argparse.ArgumentParser, name: str) -> None:
+    """A text given on the command line, in a file, or on standard input."""
+    parser.add_argument("text", nargs="?", metavar=name, help="or - to read standard input")
+    parser.add_argument("-f", "--file", metavar="FILE", help=f"read the {name.lower()} from a file")
+
+
+def text(arguments: argparse.Namespace, name: str) -> str:
+    """The text that add_text's arguments name; one line end at a file's end is not part of it."""
+    if (arguments.text is None) == (arguments.file is None):
+        found = "both" if arguments.file is not None else "neither"
+        raise OptionError(
+            f"give the {name} as an argument, or - to read standard input, or -f FILE; "
+            f"there is {found}"
+        )
+    path = arguments.file or ("-" if arguments.text == "-" else None)
+    if path is None:
+        return str(arguments.text)
+    return output.read_text(path).removesuffix("\n").removesuffix("\r")
+
+
+def generation_config(arguments: argparse.Namespace) -> GenerationConfig:
+    """The GenerationConfig that add_generation's arguments ask for."""
+    from dataclasses import fields
+
+    from bitnet_cy.generation import GenerationConfig
+
+    names = [field.name for field in fields(GenerationConfig)]
+    given = {name: getattr(arguments, name) for name in names}
+    return GenerationConfig(**{name: value for name, value in given.items() if value is not None})
+
+
+def load_model(arguments: argparse.Namespace) -> Model:
+    """The Model that add_model's arguments ask for."""
+    from bitnet_cy.model import load
+
+    return load(
+        arguments.model,
+        threads=arguments.threads,
+        context_length=arguments.context_length,
+        kv_dtype=arguments.kv_dtype,
+        activation=arguments.activation,
+    )
