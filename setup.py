@@ -1,26 +1,28 @@
-"""Build the compiled engine. Switches, all off by default (set to 1, or a list of sanitizers):
+"""Build the compiled engine. Switches, all off by default:
 
-BITNET_CY_NATIVE    compile for this machine's CPU only
-BITNET_CY_DEBUG     no optimisation, debug symbols
-BITNET_CY_SANITIZE  for example address,undefined
+BITNET_CY_NATIVE=1    compile for this machine's CPU only
+BITNET_CY_DEBUG=1     no optimisation, debug information
+BITNET_CY_SANITIZE=   for example address,undefined (gcc or clang)
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import CompileError
+from setuptools.errors import CompileError, LinkError
 
 MODULES = ("kernels", "network", "session")
 HEADERS = sorted(str(path) for path in Path("bitnet_cy/engine/csrc").rglob("*.h"))
 OPENMP_PROGRAM = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
+ADVICE = (
+    "the compiler's own words are above. bitnet_cy needs a C11 compiler (gcc 9 or newer, clang, "
+    "or MSVC 2022) and the headers of this Python; on Debian: apt-get install gcc python3-dev"
+)
 
 
 class BuildEngine(build_ext):
@@ -34,24 +36,27 @@ class BuildEngine(build_ext):
             extension.extra_link_args = link_args + openmp_link
         try:
             super().build_extensions()
-        except CompileError as error:
-            raise CompileError(
-                f"{error}\n\nThe compiler's own words are above. bitnet_cy needs a C11 compiler "
-                "(gcc 9 or newer, clang, or MSVC 2022) and the Python headers; a prebuilt wheel "
-                "needs neither: pip install --only-binary=:all: bitnet-cy"
-            ) from error
+        except (CompileError, LinkError) as error:
+            raise type(error)(f"{error}\n{ADVICE}") from None
+
+    def build_extension(self, extension: Extension) -> None:
+        # Here and not at the top: what only asks for metadata or an sdist translates nothing.
+        from Cython.Build import cythonize
+
+        translated = cythonize([extension], build_dir=self.build_temp, force=self.force)
+        extension.sources = translated[0].sources
+        super().build_extension(extension)
 
     def flags(self) -> tuple[list[str], list[str]]:
+        debug = os.environ.get("BITNET_CY_DEBUG") == "1"
         if self.compiler.compiler_type == "msvc":
-            return ["/O2", "/std:c11"], []
-        compile_args = ["-std=gnu11", "-O3", "-fno-math-errno", "-fno-strict-aliasing", "-g0"]
+            return ["/std:c11", *(["/Od", "/Zi"] if debug else ["/O2"])], []
+        compile_args = ["-std=gnu11", "-fno-math-errno", "-fno-strict-aliasing"]
+        compile_args += ["-O0", "-g"] if debug else ["-O3", "-g0"]
         link_args: list[str] = []
         if os.environ.get("BITNET_CY_NATIVE") == "1":
             compile_args.append("-march=native")
-        if os.environ.get("BITNET_CY_DEBUG") == "1":
-            compile_args += ["-O0", "-g"]
-        sanitizers = os.environ.get("BITNET_CY_SANITIZE")
-        if sanitizers:
+        if sanitizers := os.environ.get("BITNET_CY_SANITIZE"):
             compile_args += [f"-fsanitize={sanitizers}", "-fno-omit-frame-pointer", "-g"]
             link_args.append(f"-fsanitize={sanitizers}")
         return compile_args, link_args
@@ -60,12 +65,11 @@ class BuildEngine(build_ext):
         """The flags with which an OpenMP program compiles and links, or none."""
         if self.compiler.compiler_type == "msvc":
             return ["/openmp"], []
-        candidates = [(["-fopenmp"], ["-fopenmp"])]
+        flags = ["-fopenmp"], ["-fopenmp"]
         if sys.platform == "darwin":
-            candidates = [(["-Xpreprocessor", "-fopenmp"], ["-lomp"])]
-        for compile_args, link_args in candidates:
-            if self.links(compile_args, link_args):
-                return compile_args, link_args
+            flags = ["-Xpreprocessor", "-fopenmp"], ["-lomp"]
+        if self.links(*flags):
+            return flags
         print("bitnet_cy: OpenMP was not found; building for one thread", file=sys.stderr)
         return [], []
 
@@ -80,9 +84,7 @@ class BuildEngine(build_ext):
                 self.compiler.link_executable(
                     objects, "probe", output_dir=folder, extra_postargs=link_args
                 )
-            except Exception as error:
-                if isinstance(error, (KeyboardInterrupt, subprocess.TimeoutExpired)):
-                    raise
+            except (CompileError, LinkError):
                 return False
         return True
 
@@ -99,4 +101,4 @@ def extensions() -> list[Extension]:
     ]
 
 
-setup(ext_modules=cythonize(extensions()), cmdclass={"build_ext": BuildEngine})
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildEngine})
