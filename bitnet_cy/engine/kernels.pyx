@@ -31,6 +31,9 @@ cdef extern from "csrc/threads.h" nogil:
 cdef extern from "csrc/bandwidth.h" nogil:
     unsigned long long bn_read_bytes(const uint8_t *data, ptrdiff_t n) noexcept
 
+cdef extern from "csrc/codes.h" nogil:
+    int bn_has_code_3(const uint8_t *data, ptrdiff_t n) noexcept
+
 
 cdef const bn_kernels *_active = NULL
 
@@ -197,6 +200,16 @@ cdef _gemm(const bn_kernels *kernels, codes, q, q_sums, Py_ssize_t blocks, int t
                                  n_panels, &sum_view[0], &out_view[unit * BN_GEMM_ROWS, 0], stride,
                                  &decoded[threadid(), 0])
     return np.ascontiguousarray(out[:, : q.shape[0]].T)
+
+
+def has_code_3(codes, int threads=1):
+    """Whether any two-bit code of a contiguous uint8 array is 3, which is no trit."""
+    cdef const uint8_t[::1] view = codes.reshape(-1)
+    cdef Py_ssize_t n = view.shape[0], piece = 1 << 16, i
+    cdef int found = 0
+    for i in prange((n + piece - 1) // piece, nogil=True, num_threads=threads, schedule="static"):
+        found += bn_has_code_3(&view[i * piece], min(piece, n - i * piece))
+    return found > 0
 
 
 def self_check(codes, name):

@@ -69,45 +69,61 @@ cdef extern from "csrc/attention.h" nogil:
     ptrdiff_t bn_head_units(const bn_step *) noexcept
     void bn_stage_head(const bn_step *, ptrdiff_t, int) noexcept
 
+cdef extern from "csrc/threads.h" nogil:
+    void bn_barrier() noexcept
+
 
 cdef void forward(const bn_step *s, int threads) noexcept nogil:
     """One block of tokens through the whole network, in one parallel region.
 
-    Each prange is a stage (csrc/step.h) and ends with a barrier.
+    Each prange is a stage (csrc/step.h); the next one needs all of it.
     """
     cdef const bn_network *net = s.net
-    cdef const bn_layer *layer
+    cdef const bn_layer *layer = net.layers
     cdef ptrdiff_t width = net.n_heads * net.head_dim
-    cdef ptrdiff_t l, unit
+    cdef ptrdiff_t l = 0, unit
     with parallel(num_threads=threads):
         for unit in prange(s.tokens, schedule="dynamic"):
             bn_stage_embed(s, unit)
+        bn_barrier()
         for l in range(net.n_layers):
             layer = &net.layers[l]
             for unit in prange(bn_prepare_units(s), schedule="dynamic"):
                 bn_stage_prepare(s, s.x, net.hidden, layer.attn_norm, unit, threadid())
+            bn_barrier()
             for unit in prange(bn_qkv_units(s, layer), schedule="dynamic"):
                 bn_stage_qkv(s, layer, unit, threadid())
+            bn_barrier()
             for unit in prange(s.tokens, schedule="dynamic"):
                 bn_stage_rope(s, l, unit)
+            bn_barrier()
             for unit in prange(bn_attention_units(s), schedule="dynamic"):
                 bn_stage_attention(s, l, unit, threadid())
+            bn_barrier()
             for unit in prange(bn_prepare_units(s), schedule="dynamic"):
                 bn_stage_prepare(s, s.attended, width, layer.attn_sub_norm, unit, threadid())
+            bn_barrier()
             for unit in prange(bn_linear_units(s, &layer.o), schedule="dynamic"):
                 bn_stage_linear(s, &layer.o, unit, s.x, net.hidden, 1, threadid())
+            bn_barrier()
             for unit in prange(bn_prepare_units(s), schedule="dynamic"):
                 bn_stage_prepare(s, s.x, net.hidden, layer.ffn_norm, unit, threadid())
+            bn_barrier()
             for unit in prange(bn_linear_units(s, &layer.gate), schedule="dynamic"):
                 bn_stage_gate_up(s, layer, unit, threadid())
+            bn_barrier()
             for unit in prange(bn_prepare_units(s), schedule="dynamic"):
                 bn_stage_prepare(s, s.gated, net.ffn, layer.ffn_sub_norm, unit, threadid())
+            bn_barrier()
             for unit in prange(bn_linear_units(s, &layer.down), schedule="dynamic"):
                 bn_stage_linear(s, &layer.down, unit, s.x, net.hidden, 1, threadid())
+            bn_barrier()
         for unit in prange(s.n_logits, schedule="dynamic"):
             bn_stage_output_norm(s, unit)
+        bn_barrier()
         for unit in prange(bn_head_units(s), schedule="dynamic"):
             bn_stage_head(s, unit, threadid())
+        bn_barrier()
 
 
 cdef class Session:

@@ -8,10 +8,10 @@ import numpy as np
 
 from bitnet_cy.errors import UnsupportedError
 from bitnet_cy.formats.layouts import LAYOUTS, Layout, Ternary
-from bitnet_cy.formats.layouts.base import check_trits
+from bitnet_cy.formats.layouts.base import check_scale, check_trits
 from bitnet_cy.formats.layouts.i2_s import pack_blocks
 
-__all__ = ["NAMES", "Ternary", "decode", "encode", "pack_rows", "rows_as_stored"]
+__all__ = ["NAMES", "Ternary", "decode", "encode", "pack_rows", "rows_as_stored", "scale_as_stored"]
 
 NAMES = tuple(LAYOUTS)
 ROW_BLOCK = 128
@@ -53,6 +53,12 @@ def rows_as_stored(raw: np.ndarray, rows: int, cols: int) -> np.ndarray | None:
     if cols % ROW_BLOCK:
         return None
     return raw[: rows * cols // 4].reshape(rows, cols // 4)
+
+
+def scale_as_stored(raw: np.ndarray, rows: int, cols: int) -> float:
+    """The scale of an I2_S tensor; FormatError unless finite and not negative."""
+    count = rows * cols // 4
+    return float(check_scale(raw[count : count + 4].view("<f4")[0], "I2_S"))
 
 
 def _layout(type_name: str) -> Layout:

@@ -1,0 +1,150 @@
+"""Metadata of a GGUF file to a ModelConfig."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from bitnet_cy.architectures.bitnet import BITNET
+from bitnet_cy.architectures.config import ModelConfig
+from bitnet_cy.architectures.family import Family
+from bitnet_cy.architectures.llama import LLAMA
+from bitnet_cy.errors import FormatError, OptionError, UnsupportedError
+from bitnet_cy.formats.gguf import GGUFFile
+
+FAMILIES: dict[str, Family] = {
+    name: family for family in (BITNET, LLAMA) for name in family.architectures
+}
+ACTIVATIONS = ("relu2", "silu")
+_LARGEST = 2**24 - 1
+
+
+class _Keys:
+    """Typed access to the metadata keys of one architecture."""
+
+    def __init__(self, metadata: Mapping[str, Any], architecture: str) -> None:
+        self._metadata = metadata
+        self._prefix = architecture
+
+    def count(self, suffix: str, default: int | None = None) -> int:
+        key = f"{self._prefix}.{suffix}"
+        value = self._metadata.get(key, default)
+        if value is None:
+            raise FormatError(f"metadata key {key} is missing; the file does not describe a model")
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= _LARGEST:
+            raise FormatError(f"metadata key {key} is {value!r:.60}; a count is needed")
+        return value
+
+    def number(self, suffix: str, default: float | None = None) -> float:
+        key = f"{self._prefix}.{suffix}"
+        value = self._metadata.get(key, default)
+        if value is None:
+            raise FormatError(f"metadata key {key} is missing; the file does not describe a model")
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise FormatError(f"metadata key {key} is {value!r:.60}; a number is needed")
+        if not math.isfinite(value) or value <= 0:
+            raise FormatError(f"metadata key {key} is {value}; a positive number is needed")
+        return float(value)
+
+    def text(self, suffix: str) -> str | None:
+        value = self._metadata.get(f"{self._prefix}.{suffix}")
+        return value if isinstance(value, str) else None
+
+
+def describe(file: GGUFFile, *, activation: str | None = None) -> ModelConfig:
+    """Read what model a file holds.
+
+    activation: "relu2" or "silu" overrides the file. Raises UnsupportedError for an architecture
+    that is not run here, FormatError for missing or absurd metadata.
+    """
+    architecture = _architecture(file)
+    family, keys = FAMILIES[architecture], _Keys(file.metadata, architecture)
+    _refuse_rope_scaling(file.metadata, architecture)
+    n_heads = keys.count("attention.head_count")
+    hidden_size = keys.count("embedding_length")
+    name = file.metadata.get("general.name")
+    return ModelConfig(
+        architecture=architecture,
+        name=name if isinstance(name, str) else file.path.stem,
+        vocab_size=_vocab_size(file, keys),
+        hidden_size=hidden_size,
+        ffn_size=keys.count("feed_forward_length"),
+        n_layers=keys.count("block_count"),
+        n_heads=n_heads,
+        n_kv_heads=keys.count("attention.head_count_kv", n_heads),
+        head_dim=_head_dim(keys, hidden_size, n_heads),
+        context_length=keys.count("context_length"),
+        rope_base=keys.number("rope.freq_base", 10000.0),
+        rope_interleaved=family.rope_interleaved,
+        norm_eps=keys.number("attention.layer_norm_rms_epsilon"),
+        activation=_activation(file.metadata, family, architecture, keys, activation),
+        sub_norms=family.sub_norms,
+        tied_head="output.weight" not in file.tensors,
+    )
+
+
+def _architecture(file: GGUFFile) -> str:
+    architecture = file.metadata.get("general.architecture")
+    if not isinstance(architecture, str):
+        raise FormatError(f"{file.path.name} has no general.architecture; it is not a model")
+    if architecture not in FAMILIES:
+        raise UnsupportedError(
+            f"{file.path.name} is a {architecture!r:.60} model; bitnet_cy runs "
+            f"{', '.join(FAMILIES)}: take a ternary BitNet b1.58 model, or llama.cpp for this one"
+        )
+    if not file.tensors:
+        raise UnsupportedError(
+            f"{file.path.name} holds no tensors, only a vocabulary; it can be tokenized with, "
+            "but not generated from: take the full model"
+        )
+    return architecture
+
+
+def _vocab_size(file: GGUFFile, keys: _Keys) -> int:
+    """The rows of the embedding decide: some files announce another number of tokens."""
+    embedding = file.tensors.get("token_embd.weight")
+    if embedding is None:
+        raise FormatError(f"{file.path.name} has no tensor token_embd.weight; it is not a model")
+    return embedding.shape[0] if len(embedding.shape) == 2 else keys.count("vocab_size")
+
+
+def _head_dim(keys: _Keys, hidden_size: int, n_heads: int) -> int:
+    """attention.key_length, else rope.dimension_count, else hidden size by heads."""
+    default = keys.count("rope.dimension_count", max(1, hidden_size // n_heads))
+    head_dim = keys.count("attention.key_length", default)
+    if keys.count("attention.value_length", head_dim) != head_dim:
+        raise UnsupportedError("keys and values of different lengths are not supported")
+    if keys.count("rope.dimension_count", head_dim) != head_dim:
+        raise UnsupportedError(
+            "rope over a part of the head is not supported; rope.dimension_count must be "
+            f"the head's {head_dim}"
+        )
+    return head_dim
+
+
+def _activation(
+    metadata: Mapping[str, Any], family: Family, architecture: str, keys: _Keys, asked: str | None
+) -> str:
+    """The user's word, then the file's, then the family's rule."""
+    if asked is not None:
+        if asked not in ACTIVATIONS:
+            raise OptionError(f"activation is {asked!r}; choose from {', '.join(ACTIVATIONS)}")
+        return asked
+    stored = keys.text("hidden_activation")
+    if stored is not None and stored not in ACTIVATIONS:
+        raise UnsupportedError(
+            f"the file names activation {stored!r:.40}; bitnet_cy runs {', '.join(ACTIVATIONS)}"
+        )
+    return stored or family.activation(metadata, architecture)
+
+
+def _refuse_rope_scaling(metadata: Mapping[str, Any], architecture: str) -> None:
+    """Linear scaling by 1 is a no-op that some converters write; anything else is not run."""
+    kind = metadata.get(f"{architecture}.rope.scaling.type", "none")
+    factor = metadata.get(f"{architecture}.rope.scaling.factor", 1.0)
+    if kind != "none" and not (kind == "linear" and factor == 1.0):
+        raise UnsupportedError(
+            f"rope scaling {kind!r:.40} by {factor!r:.20} is not supported; only models with "
+            "plain rope run"
+        )
