@@ -1,0 +1,89 @@
+"""Small random networks, once for the engine and once for the oracle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import reference
+
+from bitnet_cy.engine import Layer, Matrix, Network, Shape, Ternary
+from bitnet_cy.formats import floats, ternary
+
+LINEARS = ("q", "k", "v", "o", "gate", "up", "down")
+
+
+def make(
+    *,
+    hidden: int = 192,
+    ffn: int = 320,
+    heads: int = 4,
+    kv_heads: int = 2,
+    head_dim: int = 32,
+    layers: int = 2,
+    vocab: int = 300,
+    activation: str = "relu2",
+    interleaved: bool = False,
+    sub_norms: bool = True,
+    matrix_type: str = "F16",
+    seed: int = 0,
+) -> tuple[Network, reference.Model]:
+    rng = np.random.default_rng(seed)
+    widths = {"q": heads * head_dim, "k": kv_heads * head_dim, "v": kv_heads * head_dim}
+    shapes: dict[str, tuple[int, int]] = {name: (rows, hidden) for name, rows in widths.items()}
+    shapes |= {"o": (hidden, heads * head_dim), "down": (hidden, ffn)}
+    shapes |= {"gate": (ffn, hidden), "up": (ffn, hidden)}
+    norms = {"attn_norm": hidden, "ffn_norm": hidden}
+    norms |= {"attn_sub_norm": heads * head_dim, "ffn_sub_norm": ffn}
+    blocks = [_block(rng, shapes, norms, sub_norms) for _ in range(layers)]
+    raw = floats.encode(matrix_type, rng.standard_normal((vocab, hidden)).astype(np.float32))
+    values = floats.decode(matrix_type, raw, (vocab, hidden))
+    matrix = Matrix(raw, matrix_type, vocab, hidden)
+    output_norm = _norm_weights(rng, hidden)
+    shape = Shape(
+        layers,
+        hidden,
+        ffn,
+        heads,
+        kv_heads,
+        head_dim,
+        vocab,
+        1e-5,
+        10000.0,
+        interleaved,
+        activation,
+    )
+    network = Network(shape, [_layer(block) for block in blocks], matrix, matrix, output_norm)
+    model = reference.Model(
+        heads, kv_heads, head_dim, activation, interleaved, 1e-5, 10000.0, values, values,
+        output_norm, blocks,
+    )  # fmt: skip
+    return network, model
+
+
+def _norm_weights(rng: np.random.Generator, size: int) -> np.ndarray:
+    return (1 + 0.2 * rng.standard_normal(size)).astype(np.float32)
+
+
+def _block(
+    rng: np.random.Generator,
+    shapes: dict[str, tuple[int, int]],
+    norms: dict[str, int],
+    sub_norms: bool,
+) -> reference.Block:
+    linears = {
+        name: (rng.integers(-1, 2, shape).astype(np.int8), float(np.sqrt(1.5 / shape[1])))
+        for name, shape in shapes.items()
+    }
+    weights: dict[str, Any] = {name: _norm_weights(rng, size) for name, size in norms.items()}
+    if not sub_norms:
+        weights |= {"attn_sub_norm": None, "ffn_sub_norm": None}
+    return reference.Block(linears, weights)
+
+
+def _layer(block: reference.Block) -> Layer:
+    packed = {
+        name: Ternary(ternary.pack_rows(trits), *trits.shape, scale)
+        for name, (trits, scale) in block.linears.items()
+    }
+    return Layer(**packed, **block.norms)

@@ -1,0 +1,181 @@
+"""The forward step: against the oracle, and the same bits however the work is split."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+import networks
+import numpy as np
+import pytest
+
+from bitnet_cy.engine import Matrix, Network, Session, kernels
+from bitnet_cy.errors import BitNetError, ContextError, FormatError, OptionError
+
+IDS = np.random.default_rng(3).integers(0, 300, 75)
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "bitnet": {},
+    "silu": {"activation": "silu"},
+    "llama": {"activation": "silu", "interleaved": True, "sub_norms": False},
+    "head of 100": {"head_dim": 100, "hidden": 400, "kv_heads": 4},
+    "tails": {"hidden": 132, "ffn": 5460 // 12, "head_dim": 34},
+    "wide heads": {"head_dim": 256, "heads": 2, "kv_heads": 1},
+    **{
+        name: {"matrix_type": name, "hidden": 256}
+        for name in ("F32", "BF16", "Q8_0", "Q6_K", "Q4_0")
+    },
+}
+
+
+def close(found: np.ndarray, expected: np.ndarray) -> None:
+    """A float32 step may move a value across a rounding edge of the int8 activations, which
+    changes the logits by some thousandths; the direction stays."""
+    for a, b in zip(found.astype(np.float64), expected, strict=True):
+        assert a @ b / np.sqrt((a @ a) * (b @ b)) > 0.9995
+    assert np.median(np.abs(found - expected)) < 0.01 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("kernel", kernels.available())
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_logits_agree_with_the_oracle(variant: str, kernel: str) -> None:
+    network, model = networks.make(**VARIANTS[variant])
+    kernels.select(kernel)
+    try:
+        found = Session(network, context_length=80, kv_dtype="float32").forward(IDS, "all")
+    finally:
+        kernels.select()
+    close(found, model.logits(IDS))
+
+
+@pytest.mark.parametrize("kernel", kernels.available())
+@pytest.mark.parametrize("variant", ["bitnet", "llama", "tails"])
+def test_blocks_and_threads_change_nothing(variant: str, kernel: str) -> None:
+    network, _ = networks.make(**VARIANTS[variant])
+    kernels.select(kernel)
+    try:
+        expected = Session(network, context_length=80).forward(IDS, "all")
+        for threads in (1, 2, 3):
+            for block in (1, 3, 5, 32, 128):
+                session = Session(network, context_length=80, threads=threads, block_size=block)
+                np.testing.assert_array_equal(session.forward(IDS, "all"), expected)
+    finally:
+        kernels.select()
+
+
+def test_prompt_then_token_by_token_equals_one_block() -> None:
+    network, _ = networks.make()
+    expected = Session(network, context_length=80).forward(IDS, "all")
+    session = Session(network, context_length=80, threads=2)
+    assert session.forward(IDS[:40], "none") is None
+    steps = [session.forward([token]) for token in IDS[40:]]
+    np.testing.assert_array_equal(np.array(steps), expected[40:])
+    assert session.position == len(IDS)
+
+
+def test_truncate_forgets() -> None:
+    network, _ = networks.make()
+    session = Session(network, context_length=80)
+    session.forward(IDS[:30], "none")
+    first = session.forward(IDS[30:40])
+    session.truncate(30)
+    np.testing.assert_array_equal(session.forward(IDS[30:40]), first)
+    with pytest.raises(OptionError, match="position"):
+        session.truncate(41)
+
+
+def test_float16_cache_is_close_to_float32() -> None:
+    network, model = networks.make()
+    close(Session(network, context_length=80).forward(IDS, "all"), model.logits(IDS))
+
+
+def test_two_threads_share_a_network() -> None:
+    network, _ = networks.make()
+    expected = Session(network, context_length=80).forward(IDS, "all")
+    results: list[Any] = [None, None]
+
+    def work(place: int) -> None:
+        session = Session(network, context_length=80, threads=2)
+        results[place] = [session.forward([token]) for token in IDS]
+
+    workers = [threading.Thread(target=work, args=(place,)) for place in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for result in results:
+        np.testing.assert_array_equal(np.array(result), expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_generates_and_does_not_hang() -> None:
+    network, _ = networks.make()
+    session = Session(network, context_length=80, threads=2)
+    session.forward(IDS[:20], "none")
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:  # the child reports the warning and the logits, then leaves without cleaning up
+        import warnings
+
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            logits = session.forward(IDS[20:30])
+        report = logits.tobytes() + bytes([len(caught)])
+        os.write(writer, report)
+        os._exit(0)
+    os.close(writer)
+    expected = session.forward(IDS[20:30])
+    with os.fdopen(reader, "rb") as pipe:
+        report = pipe.read()
+    os.waitpid(child, 0)
+    assert report[:-1] == expected.tobytes()
+    assert report[-1] == 1
+
+
+def test_ids_are_checked() -> None:
+    network, _ = networks.make()
+    session = Session(network, context_length=20)
+    for ids in ([300], [-1], [[1, 2]], [1.5], ["a"]):
+        with pytest.raises(OptionError, match="token ids"):
+            session.forward(ids)
+    with pytest.raises(ContextError, match="21 tokens do not fit"):
+        session.forward([1] * 21)
+    assert session.position == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"context_length": 0},
+        {"context_length": 10, "threads": 0},
+        {"context_length": 10, "threads": 1.5},
+        {"context_length": 10, "kv_dtype": "int4"},
+        {"context_length": 10, "block_size": -1},
+    ],
+)
+def test_session_options_are_checked(options: dict[str, Any]) -> None:
+    network, _ = networks.make()
+    with pytest.raises(OptionError):
+        Session(network, **options)
+
+
+def test_a_cache_too_large_for_memory_is_an_error() -> None:
+    network, _ = networks.make(layers=8, heads=64, kv_heads=64, head_dim=256)
+    with pytest.raises(BitNetError, match="memory"):
+        Session(network, context_length=2**24 - 1, kv_dtype="float32")
+
+
+def test_matrix_sizes_are_checked() -> None:
+    network, _ = networks.make(hidden=128)
+    short = Matrix(np.zeros(10, np.uint8), "F16", 300, 128)
+    with pytest.raises(FormatError, match="bytes are needed"):
+        Network(network.shape, _layers_of(), short, short, np.ones(128, np.float32))
+
+
+def _layers_of() -> list[Any]:
+    rng = np.random.default_rng(0)
+    shapes = {"q": (128, 128), "k": (64, 128), "v": (64, 128), "o": (128, 128)}
+    shapes |= {"gate": (320, 128), "up": (320, 128), "down": (128, 320)}
+    norms = {"attn_norm": 128, "ffn_norm": 128, "attn_sub_norm": 128, "ffn_sub_norm": 320}
+    return [networks._layer(networks._block(rng, shapes, norms, True)) for _ in range(2)]
