@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +9,25 @@ import numpy as np
 
 from bitnet_cy.errors import FormatError, OptionError, UnsupportedError
 from bitnet_cy.tokenizer import split_rules
+from bitnet_cy.tokenizer.bpe import ByteLevelMerger, read_merges
+from bitnet_cy.tokenizer.sentencepiece_model import (
+    BYTE,
+    CONTROL,
+    NORMAL,
+    UNKNOWN,
+    UNUSED,
+    USER_DEFINED,
+    SentencePieceMerger,
+    build_model,
+    byte_value,
+)
 from bitnet_cy.tokenizer.special import SpecialToken
-from bitnet_cy.tokenizer.tokenizer import END_NAMES, Merger, Tokenizer, Vocabulary
+from bitnet_cy.tokenizer.tokenizer import END_NAMES, Tokenizer, Vocabulary
 
 if TYPE_CHECKING:
     from bitnet_cy.formats.gguf import GGUFFile
 
 PREFIX = "tokenizer.ggml."
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 _MODELS = ("gpt2", "llama")
 
 
@@ -108,7 +118,9 @@ class _Keys:
     def types(self, count: int) -> np.ndarray | None:
         types = self.numbers("token_type", count, "iu")
         if types is not None and not ((types >= 0) & (types <= BYTE)).all():
-            raise FormatError(f"{PREFIX}token_type holds values outside 0 to 6; the file is damaged")
+            raise FormatError(
+                f"{PREFIX}token_type holds values outside 0 to 6; the file is damaged"
+            )
         return types
 
 
@@ -119,12 +131,10 @@ def _byte_level(
     metadata: Mapping[str, Any],
     pre: str | None,
 ) -> Tokenizer:
-    from bitnet_cy.tokenizer.bpe import ByteLevelMerger
-
     name = pre or split_rules.choose(keys.text("pre"), tokens)
     rule = split_rules.RULES[name]
     index = _index(tokens)
-    merges = keys.strings("merges")
+    merges = read_merges(keys.strings("merges"))
     vocabulary = _vocabulary(keys, tokens, types, metadata, rule.add_bos, name)
     for text, token in vocabulary.special.items():
         if token.control:
@@ -135,8 +145,6 @@ def _byte_level(
 def _sentencepiece(
     keys: _Keys, tokens: list[str], types: np.ndarray | None, metadata: Mapping[str, Any]
 ) -> Tokenizer:
-    from bitnet_cy.tokenizer.sentencepiece_model import SentencePieceMerger, build_model
-
     scores = keys.numbers("scores", len(tokens), "f")
     if types is None or scores is None:
         raise FormatError(
@@ -202,7 +210,7 @@ def _vocabulary(
         chat_template=template if isinstance(template, str) else None,
         pre=pre,
         byte_values={
-            number: _byte_value(tokens[number]) for number, kind in kinds.items() if kind == BYTE
+            number: byte_value(tokens[number]) for number, kind in kinds.items() if kind == BYTE
         },
     )
 
@@ -214,11 +222,3 @@ def _mark_controls(kinds: dict[int, int], tokens: list[str], ids: list[int | Non
     places += [number for number in ids if number is not None and tokens[number][:1] == "<"]
     for number in places:
         kinds.setdefault(number, CONTROL)
-
-
-def _byte_value(token: str) -> int:
-    """The value of a byte token, written <0x0A>."""
-    match = re.fullmatch("<0x([0-9A-Fa-f]{2})>", token)
-    if match:
-        return int(match.group(1), 16)
-    raise FormatError(f"byte token {token[:80]!r} is not of the form <0x0A>; the file is damaged")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Sequence
 
 from bitnet_cy.errors import FormatError
 
-_NORMAL, _UNKNOWN, _CONTROL, _, _UNUSED, _BYTE = range(1, 7)
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 _SPACE = "\u2581"
 
 
@@ -41,15 +42,15 @@ class SentencePieceMerger:
         """The type of every entry, numbered as in GGUF; user-defined ones count as normal."""
         processor = self._processor
         return [
-            _CONTROL
+            CONTROL
             if processor.is_control(index)
-            else _UNKNOWN
+            else UNKNOWN
             if processor.is_unknown(index)
-            else _UNUSED
+            else UNUSED
             if processor.is_unused(index)
-            else _BYTE
+            else BYTE
             if processor.is_byte(index)
-            else _NORMAL
+            else NORMAL
             for index in range(len(processor))
         ]
 
@@ -58,6 +59,14 @@ class SentencePieceMerger:
 
     def eos_id(self) -> int | None:
         return _present(self._processor.eos_id())
+
+
+def byte_value(token: str) -> int:
+    """The value of a byte token, written <0x0A>."""
+    match = re.fullmatch("<0x([0-9A-Fa-f]{2})>", token)
+    if match:
+        return int(match.group(1), 16)
+    raise FormatError(f"byte token {token[:80]!r} is not of the form <0x0A>; the file is damaged")
 
 
 def _present(index: int) -> int | None:
@@ -78,20 +87,20 @@ def build_model(
     are escaped and, with `prefix_space`, one is put in front.
     """
     if unknown is None:
-        if _UNKNOWN not in types:
+        if UNKNOWN not in types:
             raise FormatError("the vocabulary has no unknown token; the file is damaged")
-        unknown = list(types).index(_UNKNOWN)
+        unknown = list(types).index(UNKNOWN)
     parts = []
     for index, (token, score, kind) in enumerate(zip(tokens, scores, types, strict=True)):
         if index == unknown:
-            kind = _UNKNOWN
-        elif kind == _UNKNOWN:
-            kind = _CONTROL
+            kind = UNKNOWN
+        elif kind == UNKNOWN:
+            kind = CONTROL
         elif not token:
-            token, kind = f"<empty {index}>", _UNUSED
+            token, kind = f"<empty {index}>", UNUSED
         piece = _field(1, token.encode("utf-8")) + struct.pack("<Bf", 0x15, score)
-        parts.append(_field(1, piece + _number(3, kind or _NORMAL)))
-    has_bytes = _BYTE in types
+        parts.append(_field(1, piece + _number(3, kind or NORMAL)))
+    has_bytes = BYTE in types
     parts.append(_field(2, _number(3, 2) + _number(35, has_bytes) + _number(40, unknown)))
     spec = _number(3, prefix_space) + _number(4, 0) + _number(5, 1)
     parts.append(_field(3, _field(1, b"identity") + spec))

@@ -85,8 +85,8 @@ class Tokenizer:
             text: token.id for text, token in vocabulary.special.items() if token.control
         }
         named = {self.special_tokens[name] for name in END_NAMES if name in self.special_tokens}
-        eos = set() if self.eos_id is None else {self.eos_id}
-        self.stop_ids = frozenset(eos | named | vocabulary.end_ids)
+        ends = vocabulary.end_ids | ({self.eos_id} if self.eos_id is not None else set())
+        self.stop_ids = frozenset(named | {index for index in ends if 0 <= index < self.vocab_size})
 
     def encode(
         self, text: str, add_special_tokens: bool = True, parse_special: bool = False
@@ -175,7 +175,8 @@ class Tokenizer:
             ) from None
         if not 0 <= number < self.vocab_size:
             raise OptionError(
-                f"token id {number} is not in the vocabulary; ids go from 0 to {self.vocab_size - 1}"
+                f"token id {number} is not in the vocabulary, which has ids from 0 to "
+                f"{self.vocab_size - 1}"
             )
         return number
 
