@@ -51,10 +51,12 @@ def make(
     type_name = _known(type, FILE_TYPES, "type")
     embedding_type = _known(embedding, floats.NAMES, "embedding")
     shape = replace(PRESETS[preset], **changes)
+    if shape.layers < 1:
+        raise OptionError(f"layers is {shape.layers}; a model has at least 1")
     keys = metadata(shape, _vocabulary(shape, vocab), type_name) | dict(metadata_changes or {})
     keys = {key: value for key, value in keys.items() if value is not None}
     weights = RandomWeights(seed, spectrum)
-    sources = list(_tensors(shape, weights, type_name, embedding_type))
+    sources = list(tensors(shape, weights, type_name, embedding_type))
     gguf.write(out, keys, _with_progress(sources) if progress else sources, force=force)
     return Path(out)
 
@@ -75,7 +77,7 @@ def _vocabulary(shape: Shape, path: str | os.PathLike[str] | None) -> Vocabulary
     return vocabulary.fill(shape.vocab_size)
 
 
-def _tensors(
+def tensors(
     shape: Shape, weights: RandomWeights, type_name: str, embedding_type: str
 ) -> Iterator[TensorSource]:
     """Every tensor of the model, in file order."""

@@ -68,16 +68,17 @@ def write(
     sources = list(tensors)
     alignment = metadata.get("general.alignment", 32)
     alignment = alignment.value if isinstance(alignment, Typed) else alignment
-    header = _header(metadata, sources, alignment)
+    start = header(metadata, sources, alignment)
     with replacing(path, force) as file:
-        file.write(header)
+        file.write(start)
         for source in sources:
             file.write(bytes(-file.tell() % alignment))
             _write_tensor(file, source)
         file.write(bytes(-file.tell() % alignment))
 
 
-def _header(metadata: Mapping[str, Any], sources: list[TensorSource], alignment: int) -> bytes:
+def header(metadata: Mapping[str, Any], sources: list[TensorSource], alignment: int = 32) -> bytes:
+    """All that precedes the tensor data but its padding."""
     if len({source.name for source in sources}) != len(sources):
         raise OptionError("two tensors have the same name; names in a GGUF file are unique")
     parts = [struct.pack("<4sIQQ", b"GGUF", 3, len(sources), len(metadata))]
