@@ -35,21 +35,26 @@ MAX_SECONDS = 5.0  # for steps that are slow
 _MAX_BITS = 4096
 _MAX_INDENT = 64
 
-_FILTERS = (  # noqa: SIM905
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_FILTERS = _names(
     "abs capitalize count d default dictsort first float int items last length list lower map max "
     "min reject rejectattr reverse round safe select selectattr sort title trim unique upper"
-).split()
-_TEXT_METHODS = frozenset(  # noqa: SIM905
+)
+_TEXT_METHODS = _names(
     "capitalize casefold count endswith find index isalnum isalpha isdecimal isdigit islower "
     "isnumeric isspace istitle isupper join lower lstrip partition removeprefix removesuffix "
     "replace rfind rindex rpartition rsplit rstrip split splitlines startswith strip swapcase "
-    "title upper".split()
+    "title upper"
 )
 _METHODS: tuple[tuple[type, frozenset[str]], ...] = (
     (str, _TEXT_METHODS),
-    (dict, frozenset({"get", "items", "keys", "values"})),
-    (list, frozenset({"count", "index"})),
-    (tuple, frozenset({"count", "index"})),
+    (dict, _names("get items keys values")),
+    (list, _names("count index")),
+    (tuple, _names("count index")),
     (int, frozenset()),
     (float, frozenset()),
     (bytes, frozenset()),
@@ -158,9 +163,9 @@ def _concatenate(parts: Iterable[Any]) -> str:
 
 
 def _replace(text: Any, old: str, new: str, count: int | None = None) -> str:
-    text, new = _text(text), _text(new)
-    _refuse(len(text) + text.count(old) * len(new) > MAX_SIZE)
-    return text.replace(old, new, -1 if count is None else count)
+    whole, new = _text(text), _text(new)
+    _refuse(len(whole) + whole.count(old) * len(new) > MAX_SIZE)
+    return whole.replace(old, new, -1 if count is None else count)
 
 
 @pass_environment
