@@ -40,6 +40,12 @@ def strings(name: str, value: Any) -> tuple[str, ...]:
     return tuple(several)
 
 
+def member(name: str, value: Any, choices: Sequence[str]) -> None:
+    """One of a few strings."""
+    if value not in choices:
+        raise OptionError(f"{name} is {value!r}; choose from {', '.join(choices)}")
+
+
 def known(name: str, names: Sequence[str]) -> None:
     """One of the names of options; the message tells the nearest."""
     if name in names:

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_cy import architectures, checks, engine, memory, threads
+from bitnet_cy import architectures, checks, engine, memory
 from bitnet_cy.errors import FormatError, OptionError
 from bitnet_cy.formats import gguf
 from bitnet_cy.generation import Chunk, Generation, GenerationConfig, check_fits, run
 from bitnet_cy.sessions import SessionPool
+from bitnet_cy.threads import ThreadChoice, choose
 from bitnet_cy.tokenizer import Tokenizer, from_gguf
 
 DEFAULT_CONTEXT = 4096
@@ -34,6 +35,7 @@ def load(
     context_length: int | None = None,
     kv_dtype: str = "float16",
     activation: str | None = None,
+    pre: str | None = None,
 ) -> Model:
     """Open a ternary model for generating text.
 
@@ -45,19 +47,18 @@ def load(
             length, at most 4096, because the memory of the KV cache grows with it.
         kv_dtype: "float16" or "float32", the type of the KV cache.
         activation: "relu2" or "silu", where the file does not say and the family leaves it open.
+        pre: the rule that splits text before tokenizing, such as "llama-bpe", where the file
+            names none and its vocabulary is not a known one.
 
     The weights stay in the file, which is mapped; the tokenizer is read when it is first used.
     Raises FormatError (a file that is damaged, or none), UnsupportedError (a model that is not
     ternary or of an unknown kind), OptionError, and ResourceError (too large for the memory).
     """
+    choice = choose(threads, openmp=bool(engine.info()["openmp"]))
+    checks.member("kv_dtype", kv_dtype, tuple(KV_DTYPES))
     file = _open(embedded_model() if path is None else path)
-    return Model(
-        file,
-        architectures.describe(file, activation=activation),
-        thread_count=threads,
-        context_length=context_length,
-        kv_dtype=kv_dtype,
-    )
+    config = architectures.describe(file, activation=activation)
+    return Model(file, config, choice, context_length, kv_dtype, pre)
 
 
 class Model:
@@ -72,25 +73,25 @@ class Model:
         self,
         file: gguf.GGUFFile,
         config: architectures.ModelConfig,
-        *,
-        thread_count: int | None = None,
-        context_length: int | None = None,
-        kv_dtype: str = "float16",
+        threads: ThreadChoice,
+        context_length: int | None,
+        kv_dtype: str,
+        pre: str | None,
     ) -> None:
-        self.path = file.path
-        self.config = config
-        self.architecture = config.architecture
-        self.threads = threads.choose(thread_count, openmp=bool(engine.info()["openmp"]))
+        self.path, self.architecture = file.path, config.architecture
+        self.config, self.threads, self.kv_dtype = config, threads, kv_dtype
         self.context_length = _context_length(context_length, config.context_length)
-        self.kv_dtype = _kv_dtype(kv_dtype)
-        self._file = file
-        memory.require(
-            file.nbytes + self.kv_cache_nbytes,
-            f"{file.path.name} with a context of {self.context_length} tokens",
-            "take a smaller context_length, a smaller model, or a machine with more memory",
+        self._file, self._pre = file, pre
+        self._require(file.nbytes, "")
+        self.network = architectures.build(file, config, threads=threads.count)
+        self._require(
+            file.nbytes + self.kv_cache_nbytes, f" with a context of {self.context_length} tokens"
         )
-        self.network = architectures.build(file, config)
         self._pool = SessionPool(self.new_session)
+
+    def _require(self, nbytes: int, what: str) -> None:
+        remedy = "take a smaller context_length, a smaller model, or a machine with more memory"
+        memory.require(nbytes, self.path.name + what, remedy)
 
     def __repr__(self) -> str:
         return f"<bitnet_cy.Model {self.path.name}: {self.architecture}, threads {self.threads}>"
@@ -98,7 +99,7 @@ class Model:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer stored in the file. Raises FormatError if there is none that fits."""
-        found = from_gguf(self._file)
+        found = from_gguf(self._file, self._pre)
         if found.vocab_size != self.config.vocab_size:
             raise FormatError(
                 f"{self.path.name} has a vocabulary of {found.vocab_size} tokens and a network for "
@@ -112,6 +113,13 @@ class Model:
         shape = self.config
         per_token = 2 * shape.n_layers * shape.n_kv_heads * shape.head_dim
         return per_token * self.context_length * KV_DTYPES[self.kv_dtype]
+
+    @property
+    def nbytes_per_token(self) -> int:
+        """Bytes of weights read per decoded token: of a separate embedding only one row."""
+        weights = int(self.network.nbytes + self.network.mapped_nbytes)
+        embedding = self._file.tensors["token_embd.weight"].nbytes
+        return weights if self.config.tied_head else weights - embedding
 
     def generate(
         self,
@@ -244,9 +252,3 @@ def _context_length(asked: Any, longest: int) -> int:
     if asked is None:
         return min(longest, DEFAULT_CONTEXT)
     return checks.whole("context_length", asked, 1, longest, ", which this model allows")
-
-
-def _kv_dtype(name: Any) -> str:
-    if name not in KV_DTYPES:
-        raise OptionError(f"kv_dtype is {name!r}; choose from {', '.join(KV_DTYPES)}")
-    return str(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from bitnet_cy.cli import (
     bench,
@@ -25,6 +25,9 @@ VERBS = (generate, chat, tokenize, perplexity, bench, inspect, info)
 class Parser(argparse.ArgumentParser):
     """An argument parser that complains in one line, as every other error does."""
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
+
     def error(self, message: str) -> NoReturn:
         output.error(f"{message} (see {self.prog} --help)")
         self.exit(2)
@@ -36,7 +39,6 @@ def parser() -> Parser:
         prog="bitnet-cy",
         description="Run ternary language models (BitNet b1.58) on the CPU.",
         epilog="Without -m the small model in the package is used.",
-        allow_abbrev=False,
     )
     top.add_argument("--version", action=_Version, nargs=0, help="print the version")
     verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)

@@ -62,7 +62,7 @@ def measure(model: Model, prompt: int, new: int, repeats: int) -> dict[str, Any]
         )
     session = model.new_session()
     ids = np.random.default_rng(0).integers(0, model.config.vocab_size, prompt).tolist()
-    nbytes = bytes_per_token(model)
+    nbytes = model.nbytes_per_token
     _round(session, ids, 1)  # brings the file into memory and wakes the threads
     rounds = []
     for _ in range(repeats):
@@ -93,12 +93,6 @@ def measure(model: Model, prompt: int, new: int, repeats: int) -> dict[str, Any]
         "session_bytes": session.nbytes,
         "peak_memory_bytes": memory.peak_resident(),
     }
-
-
-def bytes_per_token(model: Model) -> int:
-    """Bytes of weights read per decoded token: all, but of a separate embedding only a row."""
-    network = model.network
-    return int(network.nbytes + network.mapped_nbytes)
 
 
 def _round(session: Session, ids: list[int], new: int) -> tuple[float, float]:

@@ -88,7 +88,8 @@ def _as_cell(value: Any) -> str:
 
 
 def _one(value: Any) -> str:
-    text = repr(value.item() if hasattr(value, "item") else value)
+    plain = value.item() if hasattr(value, "item") else value
+    text = f"{plain:.7g}" if isinstance(plain, float) else repr(plain)  # float32's own digits
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

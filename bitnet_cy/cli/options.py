@@ -35,6 +35,13 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--activation", help="relu2 or silu, for a file that does not say (errors ask for it)"
     )
+    add_pre(group)
+
+
+def add_pre(parser: Any) -> None:
+    parser.add_argument(
+        "--pre", metavar="RULE", help="rule that splits text, for a file that names none"
+    )
 
 
 def add_generation(parser: argparse.ArgumentParser) -> None:
@@ -97,4 +104,5 @@ def load_model(arguments: argparse.Namespace) -> Model:
         context_length=arguments.context_length,
         kv_dtype=arguments.kv_dtype,
         activation=arguments.activation,
+        pre=arguments.pre,
     )

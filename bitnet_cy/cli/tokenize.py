@@ -17,6 +17,7 @@ def add_parser(verbs: options.Verbs) -> None:
         help="a GGUF file (one with a vocabulary only will do), tokenizer.json, tokenizer.model, "
         "or tiktoken rank file",
     )
+    options.add_pre(parser)
     parser.add_argument("--no-special", action="store_true", help="add no BOS or EOS")
     parser.add_argument(
         "--parse-special", action="store_true", help="read special tokens in the text as such"
@@ -33,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
         from bitnet_cy.model import embedded_model
 
         arguments.model = embedded_model()
-    vocabulary = tokenizer.load(arguments.model)
+    vocabulary = tokenizer.load(arguments.model, arguments.pre)
     ids = vocabulary.encode(
         text,
         add_special_tokens=not arguments.no_special,
