@@ -17,20 +17,29 @@ NAMES = tuple(LAYOUTS)
 ROW_BLOCK = 128
 
 
-def decode(type_name: str, raw: np.ndarray, rows: int, cols: int, **parameters: Any) -> Ternary:
+def decode(
+    type_name: str, raw: np.ndarray, rows: int, cols: int, *, grouped: bool = False, **layout: Any
+) -> Ternary:
     """Stored bytes, uint8 [n], as trits and scale.
 
-    `parameters` are those of the layout: `arrangement="128"|"64"|"4row"` for I2_S. Raises
-    FormatError for damaged data and UnsupportedError for what is legal but not run.
+    `layout` holds what files do not say: `arrangement="128"|"64"|"4row"` for I2_S, and
+    `kernel=(BM, BK, bm)` for TL1 and TL2. Raises FormatError for damaged data and
+    UnsupportedError for what is legal but not run: unless `grouped`, more than one scale.
     """
-    return _layout(type_name).decode(raw, rows, cols, **parameters)
+    found = _layout(type_name).decode(raw, rows, cols, **layout)
+    if found.scale.size > 1 and not grouped:
+        raise UnsupportedError(
+            f"{type_name} tensor has {np.unique(found.scale).size} different scales; models with "
+            "one scale per tensor are supported"
+        )
+    return found
 
 
 def encode(
-    type_name: str, trits: np.ndarray, scale: np.ndarray | float, **parameters: Any
+    type_name: str, trits: np.ndarray, scale: np.ndarray | float, **layout: Any
 ) -> np.ndarray:
     """Trits int8 [rows, cols] and scale as stored bytes, uint8 [n]."""
-    return _layout(type_name).encode(trits, scale, **parameters)
+    return _layout(type_name).encode(trits, scale, **layout)
 
 
 def pack_rows(trits: np.ndarray) -> np.ndarray:

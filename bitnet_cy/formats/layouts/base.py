@@ -14,7 +14,8 @@ from bitnet_cy.errors import FormatError, OptionError, UnsupportedError
 class Ternary:
     """A matrix of trits, int8 [rows, cols] in -1, 0, +1, and its float32 scale.
 
-    The weights are `trits * scale`. The scale has shape () for one per tensor.
+    The weights are `trits * scale`. The scale has shape () for one per tensor, [rows, 1] for one
+    per row, or [rows, groups] for one per equal part of each row.
     """
 
     trits: np.ndarray
@@ -22,7 +23,11 @@ class Ternary:
 
     def dense(self) -> np.ndarray:
         """The weights, float32 [rows, cols]."""
-        return self.trits * self.scale
+        if self.scale.ndim < 2:
+            return self.trits * self.scale
+        rows, groups = self.scale.shape
+        parts = self.trits.reshape(rows, groups, -1) * self.scale[:, :, None]
+        return parts.reshape(self.trits.shape)
 
 
 @dataclass(frozen=True)
@@ -70,9 +75,10 @@ def check_multiple(value: int, block: int, name: str, what: str) -> None:
 
 def check_trits(trits: np.ndarray) -> np.ndarray:
     """`trits` as contiguous int8 [rows, cols]; OptionError for other shapes or values."""
-    if trits.ndim != 2 or trits.size == 0 or trits.min() < -1 or trits.max() > 1:
-        raise OptionError("trits must be a matrix of -1, 0 and +1; quantize the weights first")
-    return np.ascontiguousarray(trits, np.int8)
+    is_matrix = trits.ndim == 2 and trits.dtype == np.int8 and trits.size > 0
+    if not is_matrix or trits.min() < -1 or trits.max() > 1:
+        raise OptionError("trits must be an int8 matrix of -1, 0 and +1; quantize weights first")
+    return np.ascontiguousarray(trits)
 
 
 def single_scale(scale: np.ndarray | float, name: str) -> np.ndarray:
@@ -83,19 +89,47 @@ def single_scale(scale: np.ndarray | float, name: str) -> np.ndarray:
     return scale.reshape(())
 
 
+def row_scales(trits: np.ndarray, scale: np.ndarray | float, name: str) -> np.ndarray:
+    """One scale per row, float32 [rows, 1], 0 for a row of zeros; UnsupportedError for more."""
+    scale = check_scale(scale, name)
+    if scale.size not in (1, len(trits)):
+        raise UnsupportedError(f"{name} holds one scale per row; {scale.size} were given")
+    return np.where(trits.any(1, keepdims=True), scale.reshape(-1, 1), np.float32(0))
+
+
+def group_scales(groups: np.ndarray, scale: np.ndarray | float, name: str) -> np.ndarray:
+    """One float16 scale per group of trits [rows, groups, size]: [rows, groups], 0 for zeros.
+
+    `scale` has a value for the tensor, each row, or equal parts of each row.
+    """
+    scale = check_scale(scale, name)
+    rows, count, _ = groups.shape
+    parts = scale.reshape(-1, 1) if scale.ndim < 2 else scale
+    if len(parts) not in (1, rows) or count % parts.shape[1]:
+        raise UnsupportedError(f"{name} has {count} groups a row; scales {scale.shape} do not fit")
+    parts = np.repeat(parts, count // parts.shape[1], axis=1)
+    return np.where(groups.any(2), float16_scales(parts, name), np.float16(0)).astype("<f2")
+
+
+def float16_scales(scale: np.ndarray, name: str) -> np.ndarray:
+    """Scales as float16; OptionError if one is too large or too small for it."""
+    with np.errstate(over="ignore"):
+        half = scale.astype("<f2")
+    if not np.isfinite(half).all() or ((half == 0) & (scale > 0)).any():
+        raise OptionError(f"a scale does not fit float16, which {name} stores; use I2_S")
+    return half
+
+
 def merge_scales(trits: np.ndarray, scales: np.ndarray, name: str) -> Ternary:
     """Trits in groups, int8 [rows, groups, size], with a scale each, [rows, groups].
 
-    Groups of scale 0 hold zeros. UnsupportedError if the other scales differ.
+    Groups of scale 0 hold zeros. If the other scales are all equal, one is kept.
     """
     scales = check_scale(scales, name)
+    if (scales == 0).any():
+        trits = np.where(scales[:, :, None] > 0, trits, np.int8(0))
+    trits = trits.reshape(len(trits), -1)
     used = np.unique(scales[scales > 0])
     if used.size > 1:
-        raise UnsupportedError(
-            f"{name} tensor has {used.size} different scales; models with one scale per tensor "
-            "are supported"
-        )
-    if used.size and (scales == 0).any():
-        trits = np.where(scales[:, :, None] > 0, trits, np.int8(0))
-    scale = used[0] if used.size else np.float32(0)
-    return Ternary(trits.reshape(len(trits), -1), np.asarray(scale, np.float32))
+        return Ternary(trits, scales)
+    return Ternary(trits, np.asarray(used[0] if used.size else 0, np.float32))

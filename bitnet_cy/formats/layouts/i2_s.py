@@ -53,6 +53,8 @@ def _decode(raw: np.ndarray, rows: int, cols: int, *, arrangement: str = "128") 
     scale = check_scale(raw[count : count + 4].view("<f4")[0], "I2_S")
     packed = raw[:count]
     check_codes(packed, "I2_S")
+    if scale == 0:
+        return Ternary(np.zeros((rows, cols), np.int8), scale)
     if arrangement == "4row":
         trits = unpack_blocks(packed, cols)
     else:

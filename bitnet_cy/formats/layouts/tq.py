@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from bitnet_cy.errors import OptionError
 from bitnet_cy.formats.layouts.base import (
     Layout,
     Ternary,
@@ -17,8 +16,8 @@ from bitnet_cy.formats.layouts.base import (
     check_multiple,
     check_size,
     check_trits,
+    group_scales,
     merge_scales,
-    single_scale,
 )
 
 BLOCK = 256
@@ -89,13 +88,9 @@ def _split(
     """Trits by block and the scale bytes of each block; a block of zeros gets scale 0."""
     trits = check_trits(trits)
     check_multiple(trits.shape[1], BLOCK, name, "columns")
-    with np.errstate(over="ignore"):
-        half = single_scale(scale, name).astype("<f2")
-    if not np.isfinite(half) or (half == 0 and scale):
-        raise OptionError(f"scale {scale} does not fit float16, which {name} stores; use I2_S")
-    blocks = trits.reshape(-1, BLOCK)
-    scales = np.where(blocks.any(1), half, np.float16(0)).astype("<f2")
-    return blocks, scales.reshape(-1, 1).view(np.uint8)
+    groups = trits.reshape(len(trits), -1, BLOCK)
+    scales = group_scales(groups, scale, name)
+    return groups.reshape(-1, BLOCK), scales.reshape(-1, 1).view(np.uint8)
 
 
 TQ1_0 = Layout("TQ1_0", _decode_tq1_0, _encode_tq1_0)
