@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_cy import architectures, checks, engine, memory
+from bitnet_cy import architectures, chat, checks, engine, memory
 from bitnet_cy.errors import FormatError, OptionError
 from bitnet_cy.formats import gguf
 from bitnet_cy.generation import Chunk, Generation, GenerationConfig, check_fits, run
@@ -157,8 +157,8 @@ class Model:
     ) -> Generation:
         """Answer a conversation, using the model's chat template.
 
-        `messages` are mappings with "role" ("system", "user" or "assistant") and "content", the
-        last from the user. Raises UnsupportedError if the model has no chat template.
+        `messages` are mappings with "role" ("system", "user" or "assistant") and "content".
+        Raises OptionError for other messages, UnsupportedError if the model cannot chat.
         """
         ids, settings = self._chat_ids(messages), _settings(config, options)
         return Generation.from_chunks(ids, self._chunks(ids, settings, chat=True))
@@ -220,8 +220,6 @@ class Model:
         return self._checked_ids(ids)
 
     def _chat_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        from bitnet_cy import chat
-
         return self._checked_ids(chat.encode(messages, self.tokenizer, self.architecture))
 
     def _checked_ids(self, ids: Any) -> list[int]:

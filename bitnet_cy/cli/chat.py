@@ -11,7 +11,7 @@ from bitnet_cy.cli.generate import numbers
 from bitnet_cy.errors import ContextError
 
 if TYPE_CHECKING:
-    from bitnet_cy.generation import GenerationConfig
+    from bitnet_cy.generation import Chunk, GenerationConfig
     from bitnet_cy.model import Model
 
 
@@ -27,6 +27,8 @@ def add_parser(verbs: options.Verbs) -> None:
 def run(arguments: argparse.Namespace) -> int:
     config = options.generation_config(arguments)
     model = options.load_model(arguments)
+    if arguments.max_new_tokens is None:
+        config = config.updated(max_new_tokens=model.context_length)  # the model ends its turn
     talk = Conversation(model, config, arguments.system, arguments.verbose)
     talk.check()
     while (line := _ask()) is not None and line.strip() != "/exit":
@@ -65,17 +67,25 @@ class Conversation:
             self.messages.pop()
             output.error(f"{error}; or forget the conversation with /reset")
             return
-        reply = ""
+        reply, notes = "", []
         try:
             for chunk in chunks:
                 reply += chunk.text
                 output.write(chunk.text)
-            if self._verbose:
-                print(f"\n[{numbers(self._model, chunk)}]", end="", file=sys.stderr)
+            notes = self._notes(chunk)
         except KeyboardInterrupt:
             chunks.close()
         output.write("\n")
         self.messages.append({"role": "assistant", "content": reply})
+        for note in notes:
+            print(f"[{note}]", file=sys.stderr)
+
+    def _notes(self, last: Chunk) -> list[str]:
+        """What there is to say about a reply beside its text."""
+        notes = [numbers(self._model, last)] if self._verbose else []
+        if last.prompt_tokens + last.new_tokens > self._model.context_length:
+            notes.append("the context is full: /reset forgets the conversation")
+        return notes
 
 
 def _ask() -> str | None:

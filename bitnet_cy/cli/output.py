@@ -15,9 +15,10 @@ from bitnet_cy.errors import OptionError
 
 
 def prepare() -> None:
-    """Write "?" for a character that the terminal's encoding lacks, instead of failing."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
+    """Show a replacement for what the terminal's encoding cannot express, instead of failing."""
+    for stream in (sys.stdin, sys.stdout):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def discard() -> None:
