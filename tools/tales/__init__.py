@@ -1,0 +1,1 @@
+"""Training of the embedded tales model: corpus, network, optimizer, loop, export."""
