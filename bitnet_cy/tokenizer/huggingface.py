@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -148,16 +149,32 @@ def _special(library: tokenizers.Tokenizer) -> dict[str, SpecialToken]:
 
 
 def _added_ids(library: tokenizers.Tokenizer) -> tuple[list[int], list[int]]:
-    """The ids that the post-processor puts before and after a text."""
-    plain = library.encode("a", add_special_tokens=False).ids
-    full = library.encode("a", add_special_tokens=True).ids
-    for start in range(len(full) - len(plain) + 1):
-        before, after = full[:start], full[start + len(plain) :]
-        if full[start : start + len(plain)] == plain and len(before) < 2 and len(after) < 2:
-            return before, after
-    raise UnsupportedError(
-        "puts more than one special token before or after a text; bitnet_cy adds a BOS and an EOS"
-    )
+    """The ids that the post-processor puts before and after a text, at most one each."""
+    if library.post_processor is None:
+        return [], []
+    state = json.loads(library.post_processor.__getstate__())
+    steps = [step for step in state.get("processors", [state]) if step["type"] != "ByteLevel"]
+    if not steps:
+        return [], []
+    if len(steps) > 1 or steps[0]["type"] != "TemplateProcessing":
+        raise UnsupportedError(
+            f"adds tokens by {' and '.join(step['type'] for step in steps)}; bitnet_cy knows "
+            "TemplateProcessing"
+        )
+    before: list[int] = []
+    after: list[int] = []
+    side = before
+    for piece in steps[0]["single"]:
+        if "Sequence" in piece:
+            side = after
+        else:
+            name = piece["SpecialToken"]["id"]
+            side += steps[0]["special_tokens"].get(name, {"ids": []})["ids"]
+    if len(before) > 1 or len(after) > 1:
+        raise UnsupportedError(
+            "puts several special tokens before or after a text; bitnet_cy adds a BOS and an EOS"
+        )
+    return before, after
 
 
 def _id(
@@ -168,6 +185,10 @@ def _id(
         return special[name].id
     if name and name in tokens:
         return tokens.index(name)
+    if ids and not 0 <= ids[0] < len(tokens):
+        raise FormatError(
+            f"adds token id {ids[0]}, which is not in the vocabulary; the file is damaged"
+        )
     return ids[0] if ids else None
 
 
