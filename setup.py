@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError
 
 MODULES = ("kernels", "network", "session")
+# One binary for every CPython from 3.11 on; 3.10 lacks parts of the stable ABI that Cython needs,
+# and free-threaded CPython has none.
+STABLE_ABI = sys.version_info >= (3, 11) and not sysconfig.get_config_var("Py_GIL_DISABLED")
 HEADERS = sorted(str(path) for path in Path("bitnet_cy/engine/csrc").rglob("*.h"))
 OPENMP_PROGRAM = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
 ADVICE = (
@@ -95,10 +99,16 @@ def extensions() -> list[Extension]:
             f"bitnet_cy.engine.{name}",
             [f"bitnet_cy/engine/{name}.pyx"],
             include_dirs=["bitnet_cy/engine"],
+            define_macros=[("Py_LIMITED_API", "0x030b0000")] if STABLE_ABI else [],
+            py_limited_api=STABLE_ABI,
             depends=HEADERS,
         )
         for name in MODULES
     ]
 
 
-setup(ext_modules=extensions(), cmdclass={"build_ext": BuildEngine})
+setup(
+    ext_modules=extensions(),
+    cmdclass={"build_ext": BuildEngine},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if STABLE_ABI else {},
+)
