@@ -9,6 +9,7 @@
 #define BN_X86 1
 #include "kernels/avx2.h"
 #include "kernels/avx2_float.h"
+#include "kernels/avx512vnni.h"
 #endif
 
 typedef struct bn_table_row {
@@ -36,6 +37,13 @@ static const bn_table_row bn_table[] = {
       .ternary_gemv = bn_ternary_gemv_avx2,
       .lanes = BN_AVX2_LANES,
       .ternary_gemm = bn_ternary_gemm_avx2,
+      .quantize = bn_quantize_avx2,
+      BN_FLOAT_OPERATIONS(avx2)}},
+    {BN_CPU_AVX2 | BN_CPU_AVX512VNNI,
+     {.name = "avx512vnni",
+      .ternary_gemv = bn_ternary_gemv_avx512vnni,
+      .lanes = BN_AVX512VNNI_LANES,
+      .ternary_gemm = bn_ternary_gemm_avx512vnni,
       .quantize = bn_quantize_avx2,
       BN_FLOAT_OPERATIONS(avx2)}},
 #endif

@@ -14,6 +14,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* For the bodies of tiles: their loops have constant bounds once inlined. */
+#if defined(_MSC_VER) && !defined(__clang__)
+#define BN_INLINE static __forceinline
+#define BN_UNROLL(n)
+#else
+#define BN_INLINE static inline __attribute__((always_inline))
+#define BN_PRAGMA(words) _Pragma(#words)
+#if defined(__clang__)
+#define BN_UNROLL(n) BN_PRAGMA(unroll n)
+#else
+#define BN_UNROLL(n) BN_PRAGMA(GCC unroll n)
+#endif
+#endif
+
 enum { BN_BLOCK = 128, BN_BLOCK_BYTES = 32, BN_GEMV_TOKENS = 4, BN_GEMM_ROWS = 8 };
 
 typedef struct bn_kernels {

@@ -23,20 +23,20 @@
 
 enum { BN_AVX2_WIDEN_BLOCKS = 15, BN_AVX2_WIDEN_STEPS = 60, BN_AVX2_LANES = 8 };
 
-BN_AVX2 static inline int32_t bn_hsum_i32x8(__m256i v) {
+BN_AVX2 BN_INLINE int32_t bn_hsum_i32x8(__m256i v) {
     __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
     s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4E));
     return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xB1)));
 }
 
-BN_AVX2 static inline float bn_hsum_f32x8(__m256 v) {
+BN_AVX2 BN_INLINE float bn_hsum_f32x8(__m256 v) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));
 }
 
 /* One block of one row against one token: four products of int16 pairs. */
-BN_AVX2 static inline __m256i bn_block_i16_avx2(__m256i packed, __m256i x0, __m256i x1, __m256i x2,
+BN_AVX2 BN_INLINE __m256i bn_block_i16_avx2(__m256i packed, __m256i x0, __m256i x1, __m256i x2,
                                                 __m256i x3) {
     const __m256i low2 = _mm256_set1_epi8(3);
     __m256i p0 = _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16(packed, 6), low2), x0);
@@ -47,7 +47,7 @@ BN_AVX2 static inline __m256i bn_block_i16_avx2(__m256i packed, __m256i x0, __m2
 }
 
 /* `n_rows` (1 to 4, constant after inlining) rows share the loads of one token. */
-BN_AVX2 static inline void bn_gemv_rows_avx2(const uint8_t *codes, ptrdiff_t blocks, int n_rows,
+BN_AVX2 BN_INLINE void bn_gemv_rows_avx2(const uint8_t *codes, ptrdiff_t blocks, int n_rows,
                                              const int8_t *q, int32_t q_sum, int32_t *out,
                                              int out_stride) {
     const __m256i ones = _mm256_set1_epi16(1);
@@ -89,7 +89,7 @@ BN_AVX2 static void bn_ternary_gemv_avx2(const uint8_t *codes, ptrdiff_t blocks,
                               q_sums[t], out + r * tokens + t, tokens);
 }
 
-BN_AVX2 static inline void bn_decode_row_avx2(const uint8_t *codes, ptrdiff_t blocks,
+BN_AVX2 BN_INLINE void bn_decode_row_avx2(const uint8_t *codes, ptrdiff_t blocks,
                                               uint8_t *decoded) {
     const __m256i low2 = _mm256_set1_epi8(3);
     for (ptrdiff_t b = 0; b < blocks; b++) {
@@ -102,14 +102,14 @@ BN_AVX2 static inline void bn_decode_row_avx2(const uint8_t *codes, ptrdiff_t bl
     }
 }
 
-BN_AVX2 static inline __m256i bn_broadcast4_avx2(const uint8_t *four) {
+BN_AVX2 BN_INLINE __m256i bn_broadcast4_avx2(const uint8_t *four) {
     int32_t word;
     memcpy(&word, four, sizeof word);
     return _mm256_set1_epi32(word);
 }
 
 /* A tile of n_rows rows (up to 4) by n_panels (up to 2) groups of 8 tokens, over all of K. */
-BN_AVX2 static inline void bn_gemm_tile_avx2(const uint8_t *decoded, ptrdiff_t k, int n_rows,
+BN_AVX2 BN_INLINE void bn_gemm_tile_avx2(const uint8_t *decoded, ptrdiff_t k, int n_rows,
                                              const int8_t *panels, int n_panels,
                                              const int32_t *q_sums, int32_t *out,
                                              ptrdiff_t out_stride) {
@@ -126,6 +126,7 @@ BN_AVX2 static inline void bn_gemm_tile_avx2(const uint8_t *decoded, ptrdiff_t k
         __m256i part[4][2];
         for (int r = 0; r < n_rows; r++)
             for (int p = 0; p < n_panels; p++) part[r][p] = _mm256_setzero_si256();
+        BN_UNROLL(4)
         for (ptrdiff_t i = start; i < end; i++) {
             __m256i x[2];
             for (int p = 0; p < n_panels; p++)

@@ -6,7 +6,7 @@
 #include "../half.h"
 #include "avx2.h"
 
-BN_AVX2 static inline __m256 bn_load_f16x8(const uint16_t *x) {
+BN_AVX2 BN_INLINE __m256 bn_load_f16x8(const uint16_t *x) {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)x));
 }
 
@@ -30,7 +30,7 @@ BN_AVX2 static void bn_rms_norm_avx2(const float *x, const float *weight, ptrdif
 
 /* n_rows (1 or 4, constant after inlining) float16 or float32 rows share the loads of x. */
 #define BN_DOT_ROWS_AVX2(NAME, TYPE, LOAD, SCALAR)                                                 \
-    BN_AVX2 static inline void NAME##_tile(const TYPE *rows, ptrdiff_t stride, int n_rows,         \
+    BN_AVX2 BN_INLINE void NAME##_tile(const TYPE *rows, ptrdiff_t stride, int n_rows,         \
                                            const float *x, ptrdiff_t n, float *out) {              \
         __m256 even[4], odd[4];                                                                    \
         for (int r = 0; r < n_rows; r++) even[r] = odd[r] = _mm256_setzero_ps();                   \
@@ -92,7 +92,7 @@ BN_AVX2 static void bn_f32_to_f16_avx2(const float *x, ptrdiff_t n, uint16_t *y)
 
 /* exp by 2^n * p(r), |r| <= ln(2) / 2, p of degree 6: within 2 units in the last place.
  * Below -87 the result is 0; a NaN stays a NaN. */
-BN_AVX2 static inline __m256 bn_exp_f32x8(__m256 x) {
+BN_AVX2 BN_INLINE __m256 bn_exp_f32x8(__m256 x) {
     const __m256 lowest = _mm256_set1_ps(-87.0f);
     __m256 dead = _mm256_cmp_ps(x, lowest, _CMP_LT_OQ);
     __m256 v = _mm256_min_ps(_mm256_set1_ps(88.0f), _mm256_max_ps(lowest, x));
@@ -145,7 +145,7 @@ BN_AVX2 static void bn_relu2_mul_avx2(float *gate, const float *up, ptrdiff_t n)
     }
 }
 
-BN_AVX2 static inline __m256 bn_silu_f32x8(__m256 x) {
+BN_AVX2 BN_INLINE __m256 bn_silu_f32x8(__m256 x) {
     __m256 e = bn_exp_f32x8(_mm256_sub_ps(_mm256_setzero_ps(), x));
     return _mm256_div_ps(x, _mm256_add_ps(_mm256_set1_ps(1.0f), e));
 }

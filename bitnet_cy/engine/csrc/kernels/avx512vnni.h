@@ -1,0 +1,153 @@
+/* AVX-512 with VNNI (F, BW, VL, VNNI).
+ *
+ * vpdpbusd multiplies 64 unsigned codes by 64 signed activations and adds groups of four to int32:
+ * nothing can overflow below K of eight million. GEMV does not shift the codes down: the four
+ * planes of a byte, masked in place, are the codes times 64, 16, 4 and 1; their sums are exact
+ * multiples and are shifted once, at the end of the row.
+ */
+#ifndef BN_KERNELS_AVX512VNNI_H
+#define BN_KERNELS_AVX512VNNI_H
+
+#include <immintrin.h>
+#include <string.h>
+
+#include "../kernels.h"
+
+#if defined(_MSC_VER) && !defined(__clang__)
+#define BN_AVX512VNNI
+#else
+#define BN_AVX512VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni")))
+#endif
+
+enum { BN_AVX512VNNI_LANES = 16, BN_AVX512VNNI_TILE_PANELS = 3 };
+
+/* Plane g of two neighbouring blocks; the second is zero where there is only one. */
+BN_AVX512VNNI BN_INLINE __m512i bn_plane_avx512vnni(const int8_t *q, int g, int two) {
+    __m512i first = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(q + 32 * g)));
+    __m256i second = two ? _mm256_loadu_si256((const __m256i *)(q + BN_BLOCK + 32 * g))
+                         : _mm256_setzero_si256();
+    return _mm512_inserti64x4(first, second, 1);
+}
+
+/* Add two blocks (or the last one) of n_rows rows to the sums of their four planes. */
+BN_AVX512VNNI BN_INLINE void bn_add_blocks_avx512vnni(__m512i sum[][4], const uint8_t *codes,
+                                                          ptrdiff_t row_bytes, int n_rows,
+                                                          const int8_t *q, int two) {
+    __m512i x[4], mask[4];
+    for (int g = 0; g < 4; g++) {
+        x[g] = bn_plane_avx512vnni(q, g, two);
+        mask[g] = _mm512_set1_epi8((char)(3 << (6 - 2 * g)));
+    }
+    for (int r = 0; r < n_rows; r++) {
+        const uint8_t *c = codes + r * row_bytes;
+        __m512i packed =
+            two ? _mm512_loadu_si512(c)
+                : _mm512_zextsi256_si512(_mm256_loadu_si256((const __m256i *)c));
+        for (int g = 0; g < 4; g++)
+            sum[r][g] = _mm512_dpbusd_epi32(sum[r][g], _mm512_and_si512(packed, mask[g]), x[g]);
+    }
+}
+
+/* n_rows (1 or 4, constant after inlining) rows share the loads of one token. */
+BN_AVX512VNNI BN_INLINE void bn_gemv_rows_avx512vnni(const uint8_t *codes, ptrdiff_t blocks,
+                                                         int n_rows, const int8_t *q, int32_t q_sum,
+                                                         int32_t *out, int out_stride) {
+    const ptrdiff_t row_bytes = blocks * BN_BLOCK_BYTES;
+    __m512i sum[4][4];
+    for (int r = 0; r < n_rows; r++)
+        for (int g = 0; g < 4; g++) sum[r][g] = _mm512_setzero_si512();
+    ptrdiff_t b = 0;
+    for (; b + 2 <= blocks; b += 2)
+        bn_add_blocks_avx512vnni(sum, codes + BN_BLOCK_BYTES * b, row_bytes, n_rows,
+                                 q + BN_BLOCK * b, 1);
+    if (b < blocks)
+        bn_add_blocks_avx512vnni(sum, codes + BN_BLOCK_BYTES * b, row_bytes, n_rows,
+                                 q + BN_BLOCK * b, 0);
+    for (int r = 0; r < n_rows; r++) {
+        __m512i high = _mm512_add_epi32(_mm512_srai_epi32(sum[r][0], 6),
+                                        _mm512_srai_epi32(sum[r][1], 4));
+        __m512i low = _mm512_add_epi32(_mm512_srai_epi32(sum[r][2], 2), sum[r][3]);
+        out[r * out_stride] = _mm512_reduce_add_epi32(_mm512_add_epi32(high, low)) - q_sum;
+    }
+}
+
+BN_AVX512VNNI static void bn_ternary_gemv_avx512vnni(const uint8_t *codes, ptrdiff_t blocks,
+                                                     int rows, const int8_t *q, int tokens,
+                                                     const int32_t *q_sums, int32_t *out) {
+    const ptrdiff_t row_bytes = blocks * BN_BLOCK_BYTES;
+    int r = 0;
+    for (; r + 4 <= rows; r += 4)
+        for (int t = 0; t < tokens; t++)
+            bn_gemv_rows_avx512vnni(codes + r * row_bytes, blocks, 4, q + t * blocks * BN_BLOCK,
+                                    q_sums[t], out + r * tokens + t, tokens);
+    for (; r < rows; r++)
+        for (int t = 0; t < tokens; t++)
+            bn_gemv_rows_avx512vnni(codes + r * row_bytes, blocks, 1, q + t * blocks * BN_BLOCK,
+                                    q_sums[t], out + r * tokens + t, tokens);
+}
+
+BN_AVX512VNNI BN_INLINE void bn_decode_row_avx512vnni(const uint8_t *codes, ptrdiff_t blocks,
+                                                          uint8_t *decoded) {
+    const __m256i low2 = _mm256_set1_epi8(3);
+    for (ptrdiff_t b = 0; b < blocks; b++) {
+        __m256i packed = _mm256_loadu_si256((const __m256i *)(codes + BN_BLOCK_BYTES * b));
+        __m256i *d = (__m256i *)(decoded + BN_BLOCK * b);
+        _mm256_storeu_si256(d, _mm256_and_si256(_mm256_srli_epi16(packed, 6), low2));
+        _mm256_storeu_si256(d + 1, _mm256_and_si256(_mm256_srli_epi16(packed, 4), low2));
+        _mm256_storeu_si256(d + 2, _mm256_and_si256(_mm256_srli_epi16(packed, 2), low2));
+        _mm256_storeu_si256(d + 3, _mm256_and_si256(packed, low2));
+    }
+}
+
+/* A tile of n_rows rows (up to 8) by n_panels (up to 3) groups of 16 tokens, over all of K. */
+BN_AVX512VNNI BN_INLINE void bn_gemm_tile_avx512vnni(const uint8_t *decoded, ptrdiff_t k,
+                                                         int n_rows, const int8_t *panels,
+                                                         int n_panels, const int32_t *q_sums,
+                                                         int32_t *out, ptrdiff_t out_stride) {
+    const ptrdiff_t panel_bytes = k * BN_AVX512VNNI_LANES;
+    __m512i sum[BN_GEMM_ROWS][BN_AVX512VNNI_TILE_PANELS];
+    for (int p = 0; p < n_panels; p++) {
+        __m512i bias = _mm512_sub_epi32(_mm512_setzero_si512(),
+                                        _mm512_loadu_si512(q_sums + p * BN_AVX512VNNI_LANES));
+        for (int r = 0; r < n_rows; r++) sum[r][p] = bias;
+    }
+    for (ptrdiff_t i = 0; i < k / 4; i++) {
+        __m512i x[BN_AVX512VNNI_TILE_PANELS];
+        for (int p = 0; p < n_panels; p++)
+            x[p] = _mm512_loadu_si512(panels + p * panel_bytes + 64 * i);
+        for (int r = 0; r < n_rows; r++) {
+            int32_t four;
+            memcpy(&four, decoded + r * k + 4 * i, sizeof four);
+            __m512i w = _mm512_set1_epi32(four);
+            for (int p = 0; p < n_panels; p++) sum[r][p] = _mm512_dpbusd_epi32(sum[r][p], w, x[p]);
+        }
+    }
+    for (int r = 0; r < n_rows; r++)
+        for (int p = 0; p < n_panels; p++)
+            _mm512_storeu_si512(out + r * out_stride + p * BN_AVX512VNNI_LANES, sum[r][p]);
+}
+
+BN_AVX512VNNI static void bn_ternary_gemm_avx512vnni(const uint8_t *codes, ptrdiff_t blocks,
+                                                     int rows, const int8_t *panels, int n_panels,
+                                                     const int32_t *q_sums, int32_t *out,
+                                                     ptrdiff_t out_stride, uint8_t *decoded) {
+    const ptrdiff_t k = blocks * BN_BLOCK;
+    for (int r = 0; r < rows; r++)
+        bn_decode_row_avx512vnni(codes + r * blocks * BN_BLOCK_BYTES, blocks, decoded + r * k);
+    for (int p = 0; p < n_panels;) {
+        const int8_t *x = panels + p * BN_AVX512VNNI_LANES * k;
+        const int32_t *sums = q_sums + p * BN_AVX512VNNI_LANES;
+        int32_t *y = out + p * BN_AVX512VNNI_LANES;
+        int left = n_panels - p, take = left >= 5 || left == 3 ? 3 : left >= 2 ? 2 : 1;
+        if (rows < BN_GEMM_ROWS)
+            for (int r = 0; r < rows; r++)
+                bn_gemm_tile_avx512vnni(decoded + r * k, k, 1, x, take = 1, sums,
+                                        y + r * out_stride, out_stride);
+        else if (take == 3) bn_gemm_tile_avx512vnni(decoded, k, 8, x, 3, sums, y, out_stride);
+        else if (take == 2) bn_gemm_tile_avx512vnni(decoded, k, 8, x, 2, sums, y, out_stride);
+        else bn_gemm_tile_avx512vnni(decoded, k, 8, x, 1, sums, y, out_stride);
+        p += take;
+    }
+}
+
+#endif

@@ -1,0 +1,14 @@
+from collections.abc import Sequence
+
+from bitnet_cy.engine.weights import Float32Array, Layer, Matrix, Shape
+
+class Network:
+    shape: Shape
+    def __init__(
+        self,
+        shape: Shape,
+        layers: Sequence[Layer],
+        embedding: Matrix,
+        head: Matrix,
+        output_norm: Float32Array,
+    ) -> None: ...
