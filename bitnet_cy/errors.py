@@ -1,4 +1,4 @@
-"""The exceptions bitnet_cy raises. Each message says what was found, what is supported, what to do."""
+"""The exceptions bitnet_cy raises: what was found, what is supported, what to do, in a sentence."""
 
 from __future__ import annotations
 
