@@ -12,6 +12,8 @@ from bitnet_cy.errors import BitNetError
 from bitnet_cy.formats import gguf, ternary
 from bitnet_cy.formats.gguf import TensorSource
 
+NAMES = ("I2_S", "TQ1_0", "TQ2_0")
+
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory) -> bytes:
@@ -30,13 +32,14 @@ def sample(tmp_path_factory) -> bytes:
     sources = [
         TensorSource("norm", (8,), "F32", np.ones(8, np.float32)),
         TensorSource("head", (2, 32), "Q8_0", bytes(68)),
-        *(
-            TensorSource(name, (2, 256), name, ternary.encode(name, trits, 1.0))
-            for name in ternary.NAMES
-        ),
+        *(TensorSource(name, (2, 256), name, ternary.encode(name, trits, 1.0)) for name in NAMES),
     ]
     gguf.write(path, metadata, sources)
     return path.read_bytes()
+
+
+def header_end(sample: bytes) -> int:
+    return sample.index(b"TQ2_0") + 37  # the last name, then rank, shape, type and offset
 
 
 def use(path: Path, raw: bytes) -> None:
@@ -72,11 +75,12 @@ def test_the_sample_itself_is_fine(tmp_path, sample):
     path = tmp_path / "model.gguf"
     path.write_bytes(sample)
     with gguf.read(path) as file:
-        assert {info.type_name for info in file.tensors.values()} >= set(ternary.NAMES)
+        assert {info.type_name for info in file.tensors.values()} >= set(NAMES)
 
 
-def test_truncation_at_every_byte(tmp_path, sample):
-    for length in range(len(sample)):
+def test_truncation_at_every_byte_of_the_header(tmp_path, sample):
+    end = header_end(sample)
+    for length in [*range(end), *range(end, len(sample), 23)]:
         use(tmp_path / "model.gguf", sample[:length])
 
 
@@ -88,9 +92,8 @@ def test_truncation_within_the_last_tensor_is_an_error(tmp_path, sample):
 
 
 def test_every_header_byte_changed(tmp_path, sample):
-    end = sample.index(b"TQ2_0") + 60
-    for position in range(4, end):
-        for value in (0x00, 0x01, 0x7F, 0x80, 0xFF):
+    for position in range(4, header_end(sample)):
+        for value in (0x00, 0x7F, 0xFF):
             use(
                 tmp_path / "model.gguf",
                 sample[:position] + bytes([value]) + sample[position + 1 :],
@@ -115,6 +118,21 @@ def test_random_eight_byte_fields(tmp_path, sample, seed):
         position = random_bytes.randrange(8, len(sample) - 8)
         field = random_bytes.choice(huge).to_bytes(8, "little")
         use(tmp_path / "model.gguf", sample[:position] + field + sample[position + 8 :])
+
+
+@pytest.mark.parametrize("name", ternary.NAMES)
+def test_any_bytes_decode_to_trits_or_an_error(name):
+    generator = np.random.default_rng(0)
+    layout = {"TL1": {"kernel": (64, 64, 32)}, "TL2": {"kernel": (64, 96, 32)}}.get(name, {})
+    size = ternary.encode(name, np.zeros((64, 256), np.int8), 0.0, **layout).size
+    for bits in (0x00, 0x11, 0x55, 0xAA, 0xFF):
+        raw = generator.integers(0, 256, size, np.uint8) & np.uint8(bits)
+        try:
+            found = ternary.decode(name, raw, 64, 256, grouped=True, **layout)
+        except BitNetError:
+            continue
+        assert found.trits.shape == (64, 256)
+        assert np.isin(found.trits, (-1, 0, 1)).all()
 
 
 def test_pieces_moved_and_repeated(tmp_path, sample):

@@ -7,19 +7,24 @@ import mmap
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
 from bitnet_cy.errors import BitNetError, FormatError, UnsupportedError
 from bitnet_cy.formats import floats, types
 from bitnet_cy.formats.gguf_writer import TensorSource, write
-from bitnet_cy.formats.metadata import Cursor, Metadata, Typed
+from bitnet_cy.formats.mapped import MappedFile, map_file
+from bitnet_cy.formats.metadata import (
+    DEFAULT_ALIGNMENT,
+    Cursor,
+    Metadata,
+    Typed,
+    is_alignment,
+)
 
 __all__ = ["GGUFFile", "TensorInfo", "TensorSource", "Typed", "read", "write"]
 
 MAGIC = b"GGUF"
-DEFAULT_ALIGNMENT = 32
 MAX_PAIRS = 1 << 16
 MAX_TENSORS = 1 << 17
 MAX_NAME = 1024
@@ -56,14 +61,11 @@ class TensorInfo:
         )
 
 
-class GGUFFile:
+class GGUFFile(MappedFile):
     """An open GGUF file: `path`, `version`, `alignment`, `metadata`, `tensors`, `nbytes`."""
 
     def __init__(self, path: Path, data: mmap.mmap) -> None:
-        self.path = path
-        self.nbytes = len(data)
-        self._map = data
-        self._bytes: np.ndarray | None = np.frombuffer(data, np.uint8)
+        super().__init__(path, data)
         cursor = Cursor(data, self.nbytes)
         self.version, tensor_count, pair_count = _read_header(cursor)
         self.metadata = Metadata(data)
@@ -77,9 +79,7 @@ class GGUFFile:
     def raw(self, name: str) -> np.ndarray:
         """The stored bytes of a tensor: uint8 [nbytes], a read-only view into the mapping."""
         info = self._info(name)
-        if self._bytes is None:
-            raise BitNetError(f"{self.path} was closed; read it again to use its tensors")
-        return self._bytes[info.offset : info.offset + info.nbytes]
+        return self.view(info.offset, info.nbytes)
 
     def array(self, name: str) -> np.ndarray:
         """A float tensor as float32 of its shape, for the types in `floats.NAMES`."""
@@ -90,29 +90,10 @@ class GGUFFile:
             )
         return floats.decode(info.type_name, self.raw(name), info.shape)
 
-    def close(self) -> None:
-        """Drop the mapping. Views already given out stay valid."""
-        self._bytes = None
-        try:
-            self._map.close()
-        except BufferError:
-            return  # a view is still in use; the mapping goes when the last one does
-
     def _info(self, name: str) -> TensorInfo:
         if name not in self.tensors:
             raise FormatError(f"{self.path.name} has no tensor {name}; it holds other parts")
         return self.tensors[name]
-
-    def __enter__(self) -> GGUFFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def read(path: str | os.PathLike[str]) -> GGUFFile:
@@ -121,27 +102,11 @@ def read(path: str | os.PathLike[str]) -> GGUFFile:
     Raises FormatError for a missing, truncated or inconsistent file and UnsupportedError for
     one part of a split model. Tensors of unknown types are no error here.
     """
-    path = Path(path)
-    data = _map(path)
+    path, data = map_file(path, 24, "a GGUF file")
     try:
         return GGUFFile(path, data)
     except BitNetError as error:
         raise type(error)(f"{path.name}: {error}") from None
-
-
-def _map(path: Path) -> mmap.mmap:
-    try:
-        if path.is_dir():
-            raise FormatError(f"{path} is a directory; give the .gguf file inside it")
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size < 24:
-                raise FormatError(f"{path} has {size} bytes; a GGUF file has at least 24")
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except FileNotFoundError:
-        raise FormatError(f"no such file: {path}") from None
-    except (OSError, ValueError) as error:
-        raise FormatError(f"cannot read {path}: {error}") from None
 
 
 def _read_header(cursor: Cursor) -> tuple[int, int, int]:
@@ -166,11 +131,11 @@ def _read_header(cursor: Cursor) -> tuple[int, int, int]:
 
 def _alignment(metadata: Metadata) -> int:
     value = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
-    if type(value) is not int or not 8 <= value <= 1 << 16 or value & (value - 1):
+    if not is_alignment(value):
         raise FormatError(
             f"general.alignment is {value!r}; a power of two from 8 to 65536 is valid"
         )
-    return value
+    return int(value)
 
 
 def _refuse_split(metadata: Metadata) -> None:

@@ -6,16 +6,19 @@ import math
 import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import numpy as np
-
-from bitnet_cy.errors import OptionError, ResourceError
+from bitnet_cy.errors import OptionError
 from bitnet_cy.formats import types
-from bitnet_cy.formats.metadata import Typed, encode_pair, encode_string
+from bitnet_cy.formats.metadata import (
+    DEFAULT_ALIGNMENT,
+    Typed,
+    encode_pair,
+    encode_string,
+    is_alignment,
+)
+from bitnet_cy.formats.streaming import pieces, replacing, write_exactly
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,7 @@ class TensorSource:
 
     def pieces(self) -> Iterator[memoryview]:
         """The bytes, in order."""
-        data = self.data() if callable(self.data) else self.data
-        if isinstance(data, (bytes, bytearray, memoryview, np.ndarray)):
-            data = [data]
-        for piece in data:
-            if isinstance(piece, np.ndarray):
-                piece = np.ascontiguousarray(piece).reshape(-1).view(np.uint8)
-            yield memoryview(piece)
+        return pieces(self.data)
 
 
 def write(
@@ -66,18 +63,22 @@ def write(
     disk refuses.
     """
     sources = list(tensors)
-    alignment = metadata.get("general.alignment", 32)
+    alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
     alignment = alignment.value if isinstance(alignment, Typed) else alignment
+    if not is_alignment(alignment):
+        raise OptionError(f"general.alignment is {alignment!r}; powers of two from 8 to 65536 fit")
     start = header(metadata, sources, alignment)
     with replacing(path, force) as file:
         file.write(start)
         for source in sources:
             file.write(bytes(-file.tell() % alignment))
-            _write_tensor(file, source)
+            write_exactly(file, source.pieces(), source.nbytes, f"tensor {source.name}")
         file.write(bytes(-file.tell() % alignment))
 
 
-def header(metadata: Mapping[str, Any], sources: list[TensorSource], alignment: int = 32) -> bytes:
+def header(
+    metadata: Mapping[str, Any], sources: list[TensorSource], alignment: int = DEFAULT_ALIGNMENT
+) -> bytes:
     """All that precedes the tensor data but its padding."""
     if len({source.name for source in sources}) != len(sources):
         raise OptionError("two tensors have the same name; names in a GGUF file are unique")
@@ -93,36 +94,3 @@ def header(metadata: Mapping[str, Any], sources: list[TensorSource], alignment: 
         parts.append(encode_string(source.name) + fields)
         offset += -(-source.nbytes // alignment) * alignment
     return b"".join(parts)
-
-
-def _write_tensor(file: BinaryIO, source: TensorSource) -> None:
-    expected, written = source.nbytes, 0
-    for piece in source.pieces():
-        written += piece.nbytes
-        if written > expected:
-            break
-        file.write(piece)
-    if written != expected:
-        raise OptionError(
-            f"tensor {source.name} was given {written} bytes; {source.type_name} of shape "
-            f"{source.shape} takes {expected}"
-        )
-
-
-@contextmanager
-def replacing(path: str | os.PathLike[str], force: bool) -> Iterator[BinaryIO]:
-    """A new binary file that takes the name `path` when the block ends without an error."""
-    path = Path(path)
-    if path.is_dir():
-        raise OptionError(f"{path} is a directory; give a file name")
-    if path.exists() and not force:
-        raise OptionError(f"{path} already exists; choose another name, or force to overwrite it")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ResourceError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ import numpy as np
 
 from bitnet_cy.errors import BitNetError, FormatError, OptionError
 
+DEFAULT_ALIGNMENT = 32
 MAX_STRINGS = 1 << 22
 _STRING, _ARRAY = 8, 9
 _SCALARS = {
@@ -36,6 +37,11 @@ class Typed:
 
     value: Any
     type: str
+
+
+def is_alignment(value: Any) -> bool:
+    """Whether `value` may stand under `general.alignment`: a power of two from 8 to 65536."""
+    return type(value) is int and 8 <= value <= 1 << 16 and value & (value - 1) == 0
 
 
 class Cursor:

@@ -10,8 +10,21 @@ from bitnet_cy.errors import UnsupportedError
 from bitnet_cy.formats.layouts import LAYOUTS, Layout, Ternary
 from bitnet_cy.formats.layouts.base import check_scale, check_trits
 from bitnet_cy.formats.layouts.i2_s import pack_blocks
+from bitnet_cy.formats.layouts.quarters import pack_quarters, unpack_quarters
+from bitnet_cy.formats.layouts.tl import read_kernels
 
-__all__ = ["NAMES", "Ternary", "decode", "encode", "pack_rows", "rows_as_stored", "scale_as_stored"]
+__all__ = [
+    "NAMES",
+    "Ternary",
+    "decode",
+    "encode",
+    "pack_quarters",
+    "pack_rows",
+    "read_kernels",
+    "rows_as_stored",
+    "scale_as_stored",
+    "unpack_quarters",
+]
 
 NAMES = tuple(LAYOUTS)
 ROW_BLOCK = 128

@@ -83,7 +83,8 @@ def _encode_tl1(
     trits: np.ndarray, scale: np.ndarray | float, *, kernel: Kernel | None = None
 ) -> np.ndarray:
     trits = check_trits(trits)
-    order = _tl1_order(*trits.shape, kernel)
+    rows, cols = trits.shape
+    order = _tl1_order(rows, cols, kernel)
     out = np.zeros(trits.size // 4 + 32, np.uint8)
     out[:-32] = _pair(order.apply(trits))
     out[-32:-28] = _scale_bytes(scale, "TL1")
@@ -154,16 +155,17 @@ def _encode_tl2(
     trits: np.ndarray, scale: np.ndarray | float, *, kernel: Kernel | None = None
 ) -> np.ndarray:
     trits = check_trits(trits)
-    sections = _Tl2Sections(*trits.shape, kernel)
+    rows, cols = trits.shape
+    sections = _Tl2Sections(rows, cols, kernel)
     out = np.zeros(sections.nbytes, np.uint8)
     swapped = trits[sections.swapped]
     if sections.threes:
         values = sections.magnitudes.apply(swapped[:, : sections.threes])
         out[: sections.signs_start] = _triple(values)
-        triples = trits[:, : sections.threes].reshape(len(trits), -1, 3) @ _NINE_THREE_ONE
+        triples = trits[:, : sections.threes].reshape(rows, -1, 3) @ _NINE_THREE_ONE
         words = np.packbits(sections.signs.apply(triples < 0).reshape(-1, 16), axis=1)
         out[sections.signs_start : sections.rest_start] = words[:, ::-1].reshape(-1)
-    if trits.shape[1] > sections.threes:
+    if cols > sections.threes:
         values = sections.rest.apply(swapped[:, sections.threes :])
         out[sections.rest_start : sections.end] = _pair(values)
     out[-32:-28] = _scale_bytes(scale, "TL2")

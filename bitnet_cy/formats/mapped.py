@@ -1,0 +1,67 @@
+"""A file mapped into memory for reading."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+import numpy as np
+
+from bitnet_cy.errors import BitNetError, FormatError
+
+_File = TypeVar("_File", bound="MappedFile")
+
+
+class MappedFile:
+    """A read-only mapping: `path` and `nbytes`. A context manager."""
+
+    def __init__(self, path: Path, data: mmap.mmap) -> None:
+        self.path = path
+        self.nbytes = len(data)
+        self._map = data
+        self._bytes: np.ndarray | None = np.frombuffer(data, np.uint8)
+
+    def view(self, offset: int, nbytes: int) -> np.ndarray:
+        """Bytes of the file, uint8 [nbytes], without a copy and read-only."""
+        if self._bytes is None:
+            raise BitNetError(f"{self.path} was closed; read it again to use its tensors")
+        return self._bytes[offset : offset + nbytes]
+
+    def close(self) -> None:
+        """Drop the mapping. Views already given out stay valid."""
+        self._bytes = None
+        try:
+            self._map.close()
+        except BufferError:
+            return  # a view is still in use; the mapping goes when the last one does
+
+    def __enter__(self: _File) -> _File:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def map_file(path: str | os.PathLike[str], smallest: int, what: str) -> tuple[Path, mmap.mmap]:
+    """The file's path and mapping; FormatError if it is missing or has under `smallest` bytes."""
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise FormatError(f"{path} is a directory; give the file inside it")
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size < smallest:
+                raise FormatError(f"{path} has {size} bytes; {what} has at least {smallest}")
+            return path, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError:
+        raise FormatError(f"no such file: {path}") from None
+    except (OSError, ValueError) as error:
+        raise FormatError(f"cannot read {path}: {error}") from None
