@@ -128,15 +128,18 @@ def top_k(values: NDArray[np.floating[Any]], k: int) -> Ids:
 def nucleus(weights: NDArray[np.float64], share: float) -> Ids:
     """The indices, ascending, of the fewest weights that sum to at least `share` of the total.
 
-    Among equals the lowest indices. Sorts only as many of the largest as it takes.
+    `weights` are at least 0; among equals the lowest indices are taken. The bits of such floats
+    order as integers, so their upper ones sort the weights into bins, and only the bin in which
+    the sum is reached has to be sorted itself.
     """
-    wanted = share * float(weights.sum())
-    count = 256
-    while True:
-        largest = top_k(weights, count) if count < len(weights) else np.arange(len(weights))
-        order = largest[np.argsort(-weights[largest], kind="stable")]
-        cumulative = np.cumsum(weights[order])
-        if cumulative[-1] >= wanted or count >= len(weights):
-            needed = int(np.searchsorted(cumulative, wanted)) + 1
-            return np.sort(order[:needed])
-        count *= 16
+    bins = weights.view(np.int64) >> 46  # exponent and 6 bits of the fraction
+    sums = np.bincount(bins, weights)[::-1].cumsum()  # from the heaviest bin down
+    wanted = share * sums[-1]
+    place = min(int(np.searchsorted(sums, wanted)), len(sums) - 1)
+    reached = len(sums) - 1 - place
+    above = np.flatnonzero(bins > reached)
+    within = np.flatnonzero(bins == reached)
+    within = within[np.argsort(-weights[within], kind="stable")]
+    missing = wanted - (sums[place - 1] if place else 0.0)
+    needed = int(np.searchsorted(weights[within].cumsum(), missing)) + 1
+    return np.sort(np.concatenate([above, within[:needed]]))

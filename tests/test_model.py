@@ -131,7 +131,10 @@ def test_a_model_too_large_for_the_memory_is_refused_before_it_is_allocated(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "available", lambda root: 100_000)
-    with pytest.raises(ResourceError, match=r"tiny.gguf with a context of 256 tokens needs .* kB"):
+    with pytest.raises(ResourceError, match=r"tiny.gguf needs 711 kB and 100 kB are available"):
+        load(path)
+    monkeypatch.setattr(memory, "available", lambda root: 800_000)
+    with pytest.raises(ResourceError, match=r"with a context of 256 tokens needs 973 kB"):
         load(path)
 
 
@@ -316,7 +319,6 @@ def test_a_model_without_a_chat_template_says_to_generate(built: Callable[..., P
 
 @pytest.mark.skipif(not embedded_model().exists(), reason="the package holds no model yet")
 def test_the_embedded_model_writes_text() -> None:
-    result = load().generate("Once upon a time", max_new_tokens=40)
-    words = result.text.split()
-    assert len(words) > 15
-    assert sum(word.strip(".,;:!?\"'").isalpha() for word in words) > 0.8 * len(words)
+    text = load().generate("Once upon a time", max_new_tokens=40).text
+    assert len(text.split()) > 15
+    assert sum(c.isalpha() or c in " ,.\u2019" for c in text) > 0.9 * len(text)
