@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import make_model
+import model_vocabulary
 import numpy as np
 import presets
 import pytest
-import vocabularies
 from random_weights import RandomWeights
 
 from bitnet_cy.errors import FormatError, OptionError
@@ -120,7 +120,7 @@ def test_the_2b_preset_has_the_keys_and_the_flaws_of_the_official_file(tmp_path)
 def test_the_2b_preset_with_its_own_vocabulary_has_the_published_size():
     ranks = shared("llama3.tiktoken")
     shape = presets.PRESETS["bitnet-2b-4t"]
-    vocabulary = vocabularies.from_file(ranks, shape.specials)
+    vocabulary = model_vocabulary.from_file(ranks, shape.specials)
     assert (len(vocabulary.tokens), len(vocabulary.merges)) == (128256, 280147)
     metadata = presets.metadata(shape, vocabulary, "I2_S")
     tensors = sources("bitnet-2b-4t")
@@ -133,7 +133,7 @@ def test_the_2b_preset_with_its_own_vocabulary_has_the_published_size():
 def test_1bitllm_presets_can_take_a_real_sentencepiece_vocabulary(tmp_path):
     vocab = shared("vocab-llama-spm.gguf")
     shape = presets.PRESETS["bitnet-large"]
-    vocabulary = vocabularies.from_file(vocab, shape.specials).fill(shape.vocab_size)
+    vocabulary = model_vocabulary.from_file(vocab, shape.specials).fill(shape.vocab_size)
     assert vocabulary.tokens[32000:] == ["<pad>", "</line>"]
     assert vocabulary.model == "llama"
     assert len(vocabulary.scores) == len(vocabulary.types) == 32002

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from model_vocabulary import Vocabulary, from_file, synthetic_bytes, synthetic_sentencepiece
 from presets import FILE_TYPES, PRESETS, Shape, metadata
 from random_weights import SPECTRA, RandomWeights
-from vocabularies import Vocabulary, from_file, synthetic_bytes, synthetic_sentencepiece
 
 from bitnet_cy.errors import BitNetError, OptionError
 from bitnet_cy.formats import floats, gguf

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from vocabularies import FALCON3_SPECIALS, LLAMA3_SPECIALS, Vocabulary
+from model_vocabulary import FALCON3_SPECIALS, LLAMA3_SPECIALS, Vocabulary
 
 FILE_TYPES = {"I2_S": 40, "TQ1_0": 36, "TQ2_0": 37}
 
