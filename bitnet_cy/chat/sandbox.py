@@ -31,7 +31,7 @@ from bitnet_cy.errors import FormatError, OptionError
 MAX_SOURCE = 1 << 17  # characters
 MAX_SIZE = 1 << 22  # characters and elements in one value, or in the result
 MAX_STEPS = 1_000_000  # lines of Python
-MAX_SECONDS = 5.0  # for steps that are slow
+MAX_SECONDS = 5.0  # of processor time, for steps that are slow
 _MAX_BITS = 4096
 _MAX_INDENT = 64
 
@@ -105,12 +105,12 @@ def _compiled(source: str) -> Template:
 @contextmanager
 def _counted() -> Iterator[None]:
     """Stop the code inside after MAX_STEPS lines or MAX_SECONDS."""
-    left, deadline = MAX_STEPS, time.monotonic() + MAX_SECONDS
+    left, deadline = MAX_STEPS, time.thread_time() + MAX_SECONDS
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
         nonlocal left
         left -= 1
-        if left < 0 or (left % 64 == 0 and time.monotonic() > deadline):
+        if left < 0 or (left % 64 == 0 and time.thread_time() > deadline):
             raise Exhausted
         return trace
 

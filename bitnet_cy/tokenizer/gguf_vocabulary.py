@@ -151,6 +151,8 @@ def _sentencepiece(
             f"{PREFIX}{'token_type' if types is None else 'scores'} is missing; a vocabulary of "
             "the llama kind needs it"
         )
+    if not np.isfinite(scores).all():
+        raise FormatError(f"{PREFIX}scores holds values that are no numbers; the file is damaged")
     _index(tokens)
     unknown = keys.index("unknown_token_id", len(tokens))
     model = build_model(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Mapping
@@ -78,8 +79,10 @@ class LibraryMerger:
         self._later = self._first
         scheme = getattr(library.pre_tokenizer, "prepend_scheme", None)
         if scheme == "first":
+            step = copy.deepcopy(library.pre_tokenizer)
+            step.prepend_scheme = "never"
             self._later = _bare(library)
-            self._later.pre_tokenizer.prepend_scheme = "never"
+            self._later.pre_tokenizer = step
         elif scheme is None and _mentions(library, "Metaspace", '"first"'):
             raise UnsupportedError(
                 "has a Metaspace step inside a sequence; bitnet_cy reads it only on its own"

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from tokenizers.pre_tokenizers import PreTokenizer
 
 KEY = "tokenizer.ggml.pre"
-_LLAMA3 = (
+LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+_QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,10 @@ def _default() -> PreTokenizer:
     return _sequence(*map(_split, steps))
 
 
-_LLAMA_BPE = SplitRule(_regex(_LLAMA3), ignore_merges=True, add_bos=True)
+_LLAMA_BPE = SplitRule(_regex(LLAMA3), ignore_merges=True, add_bos=True)
 RULES: dict[str, SplitRule] = {
     "llama-bpe": _LLAMA_BPE,
-    "falcon3": SplitRule(_regex(_LLAMA3), ignore_merges=True),
+    "falcon3": SplitRule(_regex(LLAMA3), ignore_merges=True),
     "qwen2": SplitRule(_regex(_QWEN2), compose=True),
     "gpt-2": SplitRule(_gpt2),
     "falcon": SplitRule(_falcon),

@@ -29,7 +29,7 @@ def read(data: bytes, settings: Settings) -> Tokenizer:
     special = {
         text: SpecialToken(len(index) + number) for number, text in enumerate(_special_tokens())
     }
-    merger = ByteLevelMerger(index, _merges(index), split_rules.RULES[_RULE])
+    merger = ByteLevelMerger(index, merges_of(index), split_rules.RULES[_RULE])
     vocabulary = Vocabulary(
         tokens=[*index, *special],
         special=special,
@@ -63,7 +63,7 @@ def _tokens(data: bytes) -> list[bytes]:
     return list(tokens)
 
 
-def _merges(index: dict[str, int]) -> list[Pair]:
+def merges_of(index: dict[str, int]) -> list[Pair]:
     """Every way to put a token together from two others, in order of rank.
 
     tiktoken merges the pair whose result has the lowest rank, so all pairs that make the same
