@@ -7,8 +7,10 @@ cdef class Network:
     cdef bn_network native
     cdef bn_layer *layers
     cdef double[::1] frequencies
-    cdef list owned
+    cdef dict owned
     cdef readonly object shape
+    cdef readonly Py_ssize_t nbytes
+    cdef readonly Py_ssize_t mapped_nbytes
 
     cdef _set_sizes(self)
     cdef _set_layer(self, bn_layer *native, layer, int i)
@@ -16,3 +18,4 @@ cdef class Network:
     cdef _set_linear(self, bn_linear *native, ternary, rows, cols, name)
     cdef _set_matrix(self, bn_matrix *native, matrix, name)
     cdef const uint8_t *_bytes(self, array, n, name) except NULL
+    cdef _keep(self, array)

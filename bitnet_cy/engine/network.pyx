@@ -22,13 +22,14 @@ cdef class Network:
 
     shape: engine.weights.Shape; layers: sequence of engine.weights.Layer; embedding, head:
     engine.weights.Matrix; output_norm: float32 [hidden_size]. Arrays are used where they lie and
-    kept alive. Raises FormatError where a size contradicts the shape.
+    kept alive: nbytes of them in memory of NumPy's, mapped_nbytes elsewhere, as in a mapped file.
+    Raises FormatError where a size contradicts the shape.
     """
 
     def __cinit__(self, shape, layers, embedding, head, output_norm):
         _check_shape(shape, layers)
         self.shape = shape
-        self.owned = []
+        self.owned = {}
         self.layers = <bn_layer *>calloc(shape.n_layers, sizeof(bn_layer))
         if self.layers == NULL:
             raise ResourceError(f"no memory for the table of {shape.n_layers} layers")
@@ -80,8 +81,9 @@ cdef class Network:
                               f"{list(array.shape)}")
         if not np.isfinite(array).all():
             raise FormatError(f"{name} holds a NaN or an infinity; the file is damaged")
-        cdef const float[::1] view = np.ascontiguousarray(array)
-        self.owned.append(view)
+        array = np.ascontiguousarray(array)
+        cdef const float[::1] view = array
+        self._keep(array)
         return &view[0]
 
     cdef _set_linear(self, bn_linear *native, ternary, rows, cols, name):
@@ -119,8 +121,21 @@ cdef class Network:
         if array.ctypes.data % 4 or not array.flags.c_contiguous:
             array = np.array(array)
         cdef const uint8_t[::1] view = array
-        self.owned.append(view)
+        self._keep(array)
         return &view[0]
+
+    cdef _keep(self, array):
+        """Keep an array alive and count its bytes, once."""
+        if array.ctypes.data in self.owned:
+            return
+        self.owned[array.ctypes.data] = array
+        base = array
+        while isinstance(base.base, np.ndarray):
+            base = base.base
+        if base.base is None:
+            self.nbytes += array.nbytes
+        else:
+            self.mapped_nbytes += array.nbytes
 
 
 def _check_shape(shape, layers):
