@@ -22,8 +22,13 @@ from tales.training import Recipe, Trainer, bits
 
 def prepare(run: Path, books: list[Path], seed: int, vocab: int) -> None:
     """Split and clean the books, hold out a tenth of the tales, learn the vocabulary."""
-    run.mkdir(parents=True, exist_ok=True)
     train, held = corpus.hold_out(corpus.read_tales(books), 0.1, seed)
+    if not train or not held:
+        raise SystemExit(
+            f"{len(books)} text files hold {len(train) + len(held)} tales that differ enough to "
+            "leave some out; give UTF-8 books of at least ten tales"
+        )
+    run.mkdir(parents=True, exist_ok=True)
     vocabulary.train((tale.text for tale in train), vocab).save(str(run / "tokenizer.json"))
     split = {
         side: [{"title": t.title, "book": t.book, "text": t.text, "printed": t.printed} for t in s]
@@ -39,6 +44,8 @@ def read_split(run: Path) -> dict[str, list[dict[str, str]]]:
 
 def train(options: argparse.Namespace) -> None:
     run = options.run
+    if not options.steps and not options.minutes:
+        raise SystemExit("how long to train is not said; give --steps or --minutes")
     if not (run / "tales.json").exists():
         prepare(run, options.books, options.seed, options.vocab)
     split, tokenizer = read_split(run), vocabulary.load(run / "tokenizer.json")
@@ -72,26 +79,20 @@ def export_best(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Bits per UTF-8 byte of a GGUF file on whole held-out tales, end of text included."""
-    network = export.read_network(options.model)
-    tales, tokenizer = (
-        read_split(options.run)["held_out"],
-        vocabulary.load(options.run / "tokenizer.json"),
-    )
+    network, tales = export.read_network(options.model), read_split(options.run)["held_out"]
+    tokenizer = vocabulary.load(options.run / "tokenizer.json")
     size = sum(len(t["text"].encode()) for t in tales)
     documents = [vocabulary.document(tokenizer, t["text"]) for t in tales]
     stride = options.stride or network.shape.context
     total = bits(network, documents, stride)
-    print(
-        json.dumps(
-            {
-                "tales": len(tales),
-                "bytes": size,
-                "tokens": sum(len(d) - 1 for d in documents),
-                "stride": stride,
-                "bits_per_byte": round(total / size, 4),
-            }
-        )
-    )
+    measured = {
+        "tales": len(tales),
+        "bytes": size,
+        "tokens": sum(len(d) - 1 for d in documents),
+        "stride": stride,
+        "bits_per_byte": round(total / size, 4),
+    }
+    print(json.dumps(measured))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -97,7 +97,7 @@ def split_book(name: str, text: str) -> list[Tale]:
         if is_title(blank, run, contents):
             if title.upper().startswith("NOTES AND REFERENCES"):
                 break
-            sections.append((NOTE_MARK.sub("", title).strip(), []))
+            sections.append((NOTE_MARK.sub("", title).replace("_", "").strip(), []))
         elif sections and not NOTE_PARAGRAPH.match(title):
             sections[-1][1].append(run)
     tales = []

@@ -18,16 +18,9 @@ SPLIT = (
 
 def train(texts: Iterable[str], size: int) -> Tokenizer:
     """A vocabulary of `size` entries: BOS, EOS, the 256 bytes, and merges learned from texts."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-    tokenizer = Tokenizer(models.BPE(ignore_merges=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(SPLIT), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer = with_rules(Tokenizer(models.BPE(ignore_merges=True)))
     trainer = trainers.BpeTrainer(
         vocab_size=size,
         special_tokens=[BOS, EOS],
@@ -35,6 +28,20 @@ def train(texts: Iterable[str], size: int) -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def with_rules(tokenizer: Tokenizer) -> Tokenizer:
+    """The same tokenizer, now splitting text as `llama-bpe` and decoding bytes."""
+    from tokenizers import Regex, decoders, pre_tokenizers
+
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
 
 
