@@ -113,6 +113,8 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
     model.write_bytes(trained_sentencepiece())
     with pytest.raises(OptionError, match="pre is for GGUF files"):
         load(model, pre="gpt-2")
+    with pytest.raises(OptionError, match="pre is for byte-level vocabularies"):
+        open_gguf(tmp_path, sentencepiece_metadata(), pre="gpt-2")
 
 
 def test_empty_entries_are_gaps_not_duplicates(tmp_path: Path) -> None:

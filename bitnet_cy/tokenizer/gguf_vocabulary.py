@@ -55,6 +55,8 @@ def from_gguf(gguf: GGUFFile, pre: str | None = None) -> Tokenizer:
     tokens = keys.tokens()
     types = keys.types(len(tokens))
     if model == "llama":
+        if pre is not None:
+            raise OptionError("pre is for byte-level vocabularies; this file's is of another kind")
         return _sentencepiece(keys, tokens, types, gguf.metadata)
     return _byte_level(keys, tokens, types, gguf.metadata, pre)
 

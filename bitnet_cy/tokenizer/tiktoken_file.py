@@ -25,9 +25,9 @@ def looks_like(head: bytes) -> bool:
 
 def read(data: bytes, settings: Settings) -> Tokenizer:
     """A rank file: one token a line, as base64 and rank. Ranks are ids and merge priorities."""
-    index = {byte_level.to_text(raw): rank for rank, raw in enumerate(_tokens(data))}
+    index = {byte_level.to_text(raw): rank for rank, raw in enumerate(tokens_of(data))}
     special = {
-        text: SpecialToken(len(index) + number) for number, text in enumerate(_special_tokens())
+        text: SpecialToken(len(index) + number) for number, text in enumerate(special_tokens())
     }
     merger = ByteLevelMerger(index, merges_of(index), split_rules.RULES[_RULE])
     vocabulary = Vocabulary(
@@ -45,7 +45,7 @@ def read(data: bytes, settings: Settings) -> Tokenizer:
     return Tokenizer(vocabulary, merger)
 
 
-def _tokens(data: bytes) -> list[bytes]:
+def tokens_of(data: bytes) -> list[bytes]:
     """The tokens in order of rank; ranks must count up from 0."""
     tokens: dict[bytes, int] = {}
     for number, line in enumerate(data.splitlines(), 1):
@@ -82,7 +82,7 @@ def merges_of(index: dict[str, int]) -> list[Pair]:
     return merges
 
 
-def _special_tokens() -> list[str]:
+def special_tokens() -> list[str]:
     """Llama 3's 256 special tokens, which follow the ranks."""
     reserved = [f"<|reserved_special_token_{number}|>" for number in range(_RESERVED - 5)]
     return [
