@@ -31,9 +31,13 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="most tokens of prompt and text together; default: the model's, at most 4096",
     )
-    group.add_argument("--kv-dtype", default="float16", help="float16 (default) or float32")
     group.add_argument(
-        "--activation", help="relu2 or silu, for a file that does not say (errors ask for it)"
+        "--kv-dtype", default="float16", metavar="TYPE", help="float16 (default) or float32"
+    )
+    group.add_argument(
+        "--activation",
+        metavar="NAME",
+        help="relu2 or silu, for a file that does not say (errors ask for it)",
     )
     add_pre(group)
 
@@ -65,7 +69,9 @@ def add_generation(parser: argparse.ArgumentParser) -> None:
 
 def add_text(parser: argparse.ArgumentParser, name: str) -> None:
     """A text given on the command line, in a file, or on standard input."""
-    parser.add_argument("text", nargs="?", metavar=name, help="or - to read standard input")
+    parser.add_argument(
+        "text", nargs="?", metavar=name, help=f"the {name.lower()}; - reads standard input"
+    )
     parser.add_argument("-f", "--file", metavar="FILE", help=f"read the {name.lower()} from a file")
 
 
