@@ -249,7 +249,7 @@ class TestRefused:
         bad = tmp_path / "bad.tiktoken"
         for content in (b"IQ== 0\nIg== 5\n", b"IQ== 0\nnonsense\n", b"?? 0\n"):
             bad.write_bytes(content)
-            with pytest.raises(FormatError, match=r"bad\.tiktoken line"):
+            with pytest.raises(FormatError, match=r"bad\.tiktoken: line"):
                 make_model.make("tiny", tmp_path / "m.gguf", vocab=bad)
         with pytest.raises(FormatError, match="cannot read"):
             make_model.make("tiny", tmp_path / "m.gguf", vocab=tmp_path / "absent.tiktoken")

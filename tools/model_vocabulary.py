@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import itertools
 import string
 from collections.abc import Iterator
@@ -15,22 +13,12 @@ import numpy as np
 
 from bitnet_cy.errors import FormatError, OptionError
 from bitnet_cy.formats import gguf
+from bitnet_cy.tokenizer import tiktoken_file
 from bitnet_cy.tokenizer.byte_level import to_text
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 
-_LLAMA3_NAMES = {
-    0: "begin_of_text", 1: "end_of_text", 6: "start_header_id", 7: "end_header_id", 9: "eot_id",
-}  # fmt: skip
-
-
-def _llama3_specials() -> dict[int, str]:
-    reserved = itertools.count()
-    names = (_LLAMA3_NAMES.get(i) or f"reserved_special_token_{next(reserved)}" for i in range(256))
-    return {128000 + index: f"<|{name}|>" for index, name in enumerate(names)}
-
-
-LLAMA3_SPECIALS = _llama3_specials()
+LLAMA3_SPECIALS = dict(enumerate(tiktoken_file.special_tokens(), 128000))
 FALCON3_SPECIALS = {
     8: "<|system|>", 9: "<|user|>", 10: "<|assistant|>", 11: "<|endoftext|>", 2023: "<|pad|>",
 }  # fmt: skip
@@ -79,42 +67,16 @@ def from_file(path: Path, specials: dict[int, str] | None) -> Vocabulary:
         return _from_gguf(path)
     if specials is None:
         raise OptionError(f"{path.name}: this model has a SentencePiece vocabulary; give a .gguf")
-    ranks = read_ranks(path)
-    tokens = dict(enumerate(map(to_text, ranks)))
-    tokens |= {index: name for index, name in specials.items() if index >= len(ranks)}
-    return _byte_level(tokens, derive_merges(ranks), set(specials))
-
-
-def read_ranks(path: Path) -> list[bytes]:
-    """The tokens of a tiktoken file, by rank."""
-    ranks = []
     try:
-        for number, line in enumerate(path.read_bytes().splitlines()):
-            token, rank = line.split()
-            if int(rank) != number:
-                raise FormatError(f"{path.name} line {number + 1}: rank {int(rank)}, not {number}")
-            ranks.append(base64.b64decode(token, validate=True))
-    except (ValueError, binascii.Error):
-        raise FormatError(f"{path.name} line {number + 1} is not `base64 rank`") from None
+        ranks = [to_text(token) for token in tiktoken_file.tokens_of(path.read_bytes())]
     except OSError as error:
         raise FormatError(f"cannot read {path}: {error.strerror}") from None
-    return ranks
-
-
-def derive_merges(ranks: list[bytes]) -> list[str]:
-    """All merges that make a token of two others, in the order of what they make."""
-    index = {token: rank for rank, token in enumerate(ranks)}
-    text = [to_text(token) for token in ranks]
-    merges = []
-    for token in ranks:
-        halves = [
-            (left, right)
-            for cut in range(1, len(token))
-            if (left := index.get(token[:cut])) is not None
-            and (right := index.get(token[cut:])) is not None
-        ]
-        merges += [f"{text[left]} {text[right]}" for left, right in sorted(halves)]
-    return merges
+    except FormatError as error:
+        raise FormatError(f"{path.name}: {error}") from None
+    tokens = dict(enumerate(ranks))
+    merges = tiktoken_file.merges_of({token: rank for rank, token in tokens.items()})
+    tokens |= {index: name for index, name in specials.items() if index >= len(ranks)}
+    return _byte_level(tokens, [" ".join(pair) for pair in merges], set(specials))
 
 
 def synthetic_bytes(size: int, specials: dict[int, str]) -> Vocabulary:
