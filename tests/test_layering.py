@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "memory": SMALL_PARTS,
     "generation": {"errors", "checks", "sampling", "tokenizer"},
     "sessions": {"errors", "generation"},
+    "convert": {"errors", "chat", "formats", "tokenizer"},
     "architectures": {"errors", "engine", "formats"},
     "report": SMALL_PARTS | {"engine", "memory", "threads"},
     "model": SMALL_PARTS

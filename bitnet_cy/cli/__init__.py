@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from bitnet_cy.cli import (
     bench,
     chat,
+    convert,
     generate,
     info,
     inspect,
@@ -19,7 +20,7 @@ from bitnet_cy.cli import (
 )
 from bitnet_cy.errors import BitNetError, OptionError
 
-VERBS = (generate, chat, tokenize, perplexity, bench, inspect, info)
+VERBS = (generate, chat, tokenize, perplexity, bench, inspect, convert, info)
 
 
 class Parser(argparse.ArgumentParser):

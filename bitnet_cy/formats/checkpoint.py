@@ -43,6 +43,11 @@ class Checkpoint:
         """A tensor in its shape: floats as float32 (a copy), integers as they are stored."""
         return self._file(name).array(name)
 
+    def forget(self) -> None:
+        """Give back the memory of pages that were read; they are read again when needed."""
+        for file in self._files:
+            file.forget()
+
     def close(self) -> None:
         """Drop all mappings. Views already given out stay valid."""
         for file in self._files:

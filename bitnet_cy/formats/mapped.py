@@ -30,6 +30,11 @@ class MappedFile:
             raise BitNetError(f"{self.path} was closed; read it again to use its tensors")
         return self._bytes[offset : offset + nbytes]
 
+    def forget(self) -> None:
+        """Give back the memory of pages that were read; they are read again when needed."""
+        if self._bytes is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
     def close(self) -> None:
         """Drop the mapping. Views already given out stay valid."""
         self._bytes = None

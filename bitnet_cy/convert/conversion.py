@@ -1,0 +1,161 @@
+"""convert: read, write under a temporary name, verify, and only then give the file its name."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from bitnet_cy.convert import checkpoint_source, folder_target, gguf_source, gguf_target
+from bitnet_cy.convert.model import Model
+from bitnet_cy.convert.progress import Progress
+from bitnet_cy.convert.report import Report
+from bitnet_cy.convert.verify import file_size, verify
+from bitnet_cy.errors import FormatError, OptionError, ResourceError
+
+FOLDER = "hf"
+TYPES = (*(name.lower() for name in gguf_target.FILE_TYPES), FOLDER)
+KEEP = "keep"
+EMBEDDINGS = (KEEP, *(name.lower() for name in gguf_target.EMBEDDINGS))
+
+
+def convert(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    type: str = "i2_s",  # the name of the command line's option
+    embedding: str = KEEP,
+    from_masters: bool = False,
+    pre: str | None = None,
+    with_vocabulary: bool = True,
+    arrangement: str = "128",
+    kernels: Mapping[tuple[int, int], tuple[int, int, int]] | None = None,
+    force: bool = False,
+    progress: bool = False,
+) -> Report:
+    """Convert a ternary model and verify what was written.
+
+    Arguments
+        source: a Hugging Face folder (packed, master or already ternary weights) or a GGUF file.
+        out: the file to write, or the folder for type "hf". It appears when it is verified.
+        type: of the ternary matrices, one of TYPES: "i2_s", "tq1_0", "tq2_0", dequantized "f16"
+            or "bf16", or "hf" for a folder with packed uint8 weights.
+        embedding: of embedding and head: "keep", "f16", "bf16", "q8_0" or "q6_k".
+        from_masters: the dense matrices of a Llama checkpoint that does not say so are masters
+            of a BitNet model, to be quantized as in training.
+        pre: the name of the splitting rule, where the vocabulary's own has none.
+        with_vocabulary: False leaves a checkpoint's vocabulary out.
+        arrangement: of I2_S tensors in the source: "128", "64" or "4row".
+        kernels: TL1 and TL2 parameters (BM, BK, bm) of the source by matrix shape.
+        force: replace `out` if it exists. progress: show a bar on standard error.
+
+    Memory: about the largest tensor. Raises FormatError (damaged source), UnsupportedError (not
+    ternary, or not a model of a known kind), OptionError, and ResourceError (disk).
+    """
+    source, out = Path(source), Path(out)
+    type_name, embedding_type = _types(type, embedding)
+    _check_target(source, out, type_name, force)
+    shown = Progress(progress)
+    model = _open(source, from_masters, pre, with_vocabulary, arrangement, kernels)
+    partial = out.with_name(f".{out.name}.{os.getpid()}.unverified")
+    try:
+        _probe(model)
+        if type_name is None:
+            folder_target.write(model, partial, embedding_type, shown)
+            written = checkpoint_source.read(partial, with_vocabulary=model.tokenizer is not None)
+        else:
+            gguf_target.write(model, partial, type_name, embedding_type, shown)
+            written = gguf_source.read(partial)
+        try:
+            report = verify(model, written, shown)
+        finally:
+            written.close()
+        report.nbytes, report.path = file_size(partial), out
+        _rename(partial, out)
+        return report
+    finally:
+        shown.stop()
+        model.close()
+        _remove(partial)
+
+
+def _types(type_: str, embedding: str) -> tuple[str | None, str | None]:
+    """The names of the GGUF types; None for a folder, and for an embedding kept as it is."""
+    if type_ not in TYPES:
+        raise OptionError(f"type is {type_!r}; choose from {', '.join(TYPES)}")
+    if embedding not in EMBEDDINGS:
+        raise OptionError(f"embedding is {embedding!r}; choose from {', '.join(EMBEDDINGS)}")
+    if type_ == FOLDER and embedding not in (*folder_target.EMBEDDINGS, KEEP):
+        raise OptionError(
+            f"embedding is {embedding!r}; a checkpoint folder holds "
+            f"{', '.join(folder_target.EMBEDDINGS)} or what the source has (keep)"
+        )
+    return (
+        None if type_ == FOLDER else type_.upper(),
+        None if embedding == KEEP else embedding.upper(),
+    )
+
+
+def _check_target(source: Path, out: Path, type_name: str | None, force: bool) -> None:
+    if not source.exists():
+        raise FormatError(f"no such file or folder: {source}")
+    if not out.name:
+        raise OptionError(f"{out} is no name to write to; give a file or a new folder")
+    if out.exists() and out.samefile(source):
+        raise OptionError(f"{out} is the source; choose another name")
+    if out.exists() and not force:
+        raise OptionError(f"{out} already exists; choose another name, or force to overwrite it")
+    if type_name is not None and out.is_dir():
+        raise OptionError(f"{out} is a directory; give a file name")
+    if type_name is None and out.exists() and not (out / "config.json").is_file():
+        raise OptionError(f"{out} is no checkpoint folder, and is not overwritten; name another")
+
+
+def _open(
+    source: Path,
+    from_masters: bool,
+    pre: str | None,
+    with_vocabulary: bool,
+    arrangement: str,
+    kernels: Mapping[tuple[int, int], tuple[int, int, int]] | None,
+) -> Model:
+    if source.is_dir():
+        return checkpoint_source.read(
+            source, from_masters=from_masters, pre=pre, with_vocabulary=with_vocabulary
+        )
+    return gguf_source.read(source, arrangement=arrangement, kernels=kernels, pre=pre)
+
+
+def _probe(model: Model) -> None:
+    """Fail on the first matrix, before a byte is written: a dense model is told at once."""
+    from bitnet_cy.convert.weights import TernaryWeight, located
+    from bitnet_cy.errors import BitNetError
+
+    first = next(weight for weight in model.weights if isinstance(weight, TernaryWeight))
+    try:
+        first.load()
+    except BitNetError as error:
+        raise located(first, error) from None
+
+
+def _rename(partial: Path, out: Path) -> None:
+    """Give the verified result its name; an old folder goes only when the new one is there."""
+    old = out.with_name(f".{out.name}.{os.getpid()}.old")
+    try:
+        if out.is_dir():
+            os.replace(out, old)
+        os.replace(partial, out)
+    except OSError as error:
+        raise ResourceError(f"cannot write {out}: {error.strerror or error}") from error
+    finally:
+        if old.exists() and not out.exists():
+            os.replace(old, out)
+        _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
