@@ -32,6 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "generation": {"errors", "checks", "sampling", "tokenizer"},
     "sessions": {"errors", "generation"},
     "convert": {"errors", "chat", "formats", "tokenizer"},
+    "convert": {"errors", "chat", "formats", "tokenizer"},
     "architectures": {"errors", "engine", "formats"},
     "report": SMALL_PARTS | {"engine", "memory", "threads"},
     "model": SMALL_PARTS
