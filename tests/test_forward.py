@@ -10,7 +10,7 @@ import networks
 import numpy as np
 import pytest
 
-from bitnet_cy.engine import Matrix, Network, Session, kernels
+from bitnet_cy.engine import Matrix, Network, Session, forward_together, kernels
 from bitnet_cy.errors import BitNetError, ContextError, FormatError, OptionError
 
 IDS = np.random.default_rng(3).integers(0, 300, 75)
@@ -88,6 +88,40 @@ def test_truncate_forgets() -> None:
 def test_float16_cache_is_close_to_float32() -> None:
     network, model = networks.make()
     close(Session(network, context_length=80).forward(IDS, "all"), model.logits(IDS))
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 17])
+def test_sessions_together_equal_sessions_alone(count: int) -> None:
+    network, _ = networks.make()
+    prompts = [IDS[: 3 + 4 * place] for place in range(count)]
+    alone = [Session(network, context_length=96) for _ in prompts]
+    together = [Session(network, context_length=96, threads=2) for _ in prompts]
+    for session, other, prompt in zip(alone, together, prompts, strict=True):
+        session.forward(prompt, "none")
+        other.forward(prompt, "none")
+    for token in IDS[:6]:
+        ids = [(int(token) + place) % 300 for place in range(count)]
+        found = forward_together(together, ids)
+        expected = [session.forward([i]) for session, i in zip(alone, ids, strict=True)]
+        np.testing.assert_array_equal(found, np.array(expected))
+    assert [session.position for session in together] == [len(prompt) + 6 for prompt in prompts]
+
+
+def test_sessions_together_are_checked() -> None:
+    network, _ = networks.make()
+    first, second = (Session(network, context_length=3) for _ in range(2))
+    other = Session(networks.make(seed=1)[0], context_length=3)
+    for sessions, ids in (
+        ([], []), ([first, first], [1, 2]), ([first, second], [1]), ([first, other], [1, 2]),
+        ([first, second], [1, 300]),
+    ):  # fmt: skip
+        with pytest.raises(OptionError):
+            forward_together(sessions, ids)
+    second.forward([1, 2, 3])
+    with pytest.raises(ContextError):
+        forward_together([first, second], [1, 2])
+    assert (first.position, second.position) == (0, 3)
+    assert forward_together([first], [1]).shape == (1, 300)
 
 
 def test_two_threads_share_a_network() -> None:

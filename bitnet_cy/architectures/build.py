@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bitnet_cy.architectures.config import ModelConfig
-from bitnet_cy.engine import Layer, Matrix, Network, Ternary, kernels
+from bitnet_cy.engine import Layer, Matrix, Network, Ternary, kernels, usable_threads
 from bitnet_cy.engine.weights import MATRIX_BLOCKS, Float32Array
 from bitnet_cy.errors import FormatError, UnsupportedError
 from bitnet_cy.formats import ternary
@@ -22,7 +22,7 @@ def build(file: GGUFFile, config: ModelConfig, *, threads: int = 1) -> Network:
     FormatError for a missing tensor, a wrong shape or damaged values, and BitNetError if the
     chosen kernel disagrees with the scalar one on this model's own rows.
     """
-    tensors = _Tensors(file, config, threads)
+    tensors = _Tensors(file, config, usable_threads(threads))
     layers = [tensors.layer(index) for index in range(config.n_layers)]
     embedding = tensors.matrix("token_embd.weight")
     network = Network(

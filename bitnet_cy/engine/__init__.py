@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 import warnings
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 #: Waiting threads spin this often (some tens of microseconds) before they sleep, so that an idle
 #: engine uses no CPU and a busy neighbour gets its share. Read once, when OpenMP is loaded.
@@ -28,9 +33,22 @@ _load_native()
 from . import kernels  # noqa: E402
 from .network import Network  # noqa: E402
 from .session import Session as _Session  # noqa: E402
+from .session import forward_together as _forward_together  # noqa: E402
 from .weights import Layer, Matrix, Shape, Ternary  # noqa: E402
 
-__all__ = ["Layer", "Matrix", "Network", "Session", "Shape", "Ternary", "info", "kernels"]
+__all__ = [
+    "Layer",
+    "Matrix",
+    "Network",
+    "Session",
+    "Shape",
+    "Ternary",
+    "forward_together",
+    "info",
+    "kernels",
+    "read_bandwidth",
+    "usable_threads",
+]
 
 _forked = False
 
@@ -44,20 +62,31 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+def usable_threads(threads: int) -> int:
+    """threads, or 1 with a warning in a forked child, where OpenMP threads are gone."""
+    if not _forked or threads == 1 or not kernels.has_openmp():
+        return threads
+    warnings.warn(
+        "after os.fork() bitnet_cy runs on one thread: OpenMP threads do not survive a fork; use "
+        "multiprocessing's spawn method for full speed",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+    return 1
+
+
 class Session(_Session):
     """A native session that stays usable after os.fork()."""
 
     def forward(self, ids: Any, logits: str = "last", threads: int | None = None) -> Any:
-        """As the native forward; one thread in a forked child, where OpenMP threads are gone."""
-        if _forked and kernels.has_openmp() and self.threads > 1 and threads != 1:
-            warnings.warn(
-                "after os.fork() bitnet_cy runs on one thread: OpenMP threads do not survive a "
-                "fork; use multiprocessing's spawn method for full speed",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-            threads = 1
-        return super().forward(ids, logits, threads)
+        """As the native forward; on one thread in a forked child."""
+        return super().forward(ids, logits, usable_threads(threads or self.threads))
+
+
+def forward_together(sessions: Sequence[Session], ids: Sequence[int]) -> NDArray[np.float32]:
+    """As the native forward_together; on one thread in a forked child."""
+    threads = usable_threads(sessions[0].threads) if sessions else None
+    return _forward_together(sessions, ids, threads)
 
 
 def info() -> dict[str, Any]:
@@ -75,10 +104,7 @@ def info() -> dict[str, Any]:
 
 def read_bandwidth(n_bytes: int, threads: int) -> float:
     """Bytes per second of a plain streaming read of n_bytes (at least 1 MB), best of three."""
-    import time
-
-    import numpy as np
-
+    threads = usable_threads(threads)
     data = np.ones(max(n_bytes, 1 << 20), dtype=np.uint8)
     kernels.read_bytes(data, threads)
     best = float("inf")

@@ -1,4 +1,8 @@
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bitnet_cy.engine.network import Network
 
@@ -27,3 +31,7 @@ class Session:
     def threads(self) -> int: ...
     def truncate(self, position: int) -> None: ...
     def forward(self, ids: Any, logits: str = "last", threads: int | None = None) -> Any: ...
+
+def forward_together(
+    sessions: Sequence[Session], ids: Sequence[int], threads: int | None = None
+) -> NDArray[np.float32]: ...

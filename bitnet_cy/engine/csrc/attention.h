@@ -7,13 +7,13 @@
 #ifndef BN_ATTENTION_H
 #define BN_ATTENTION_H
 
-#include "step.h"
+#include "stages.h"
 
 enum { BN_KEYS = 32, BN_QUERY_TOKENS = 8 };
 
-static inline ptrdiff_t bn_cache_row(const bn_step *s, ptrdiff_t layer, ptrdiff_t kv_head,
-                                     ptrdiff_t position) {
-    return ((layer * s->net->n_kv_heads + kv_head) * s->context + position) * s->net->head_dim;
+static inline ptrdiff_t bn_cache_row(const bn_step *s, const bn_span *span, ptrdiff_t layer,
+                                     ptrdiff_t kv_head, ptrdiff_t position) {
+    return ((layer * s->net->n_kv_heads + kv_head) * span->context + position) * s->net->head_dim;
 }
 
 static void bn_rotate(const bn_step *s, float *head, const float *rope, float factor) {
@@ -28,8 +28,8 @@ static void bn_rotate(const bn_step *s, float *head, const float *rope, float fa
     }
 }
 
-static void bn_store_kv(const bn_step *s, void *cache, ptrdiff_t at, const float *head) {
-    if (s->kv_f16) s->kernels->f32_to_f16(head, s->net->head_dim, (uint16_t *)cache + at);
+static void bn_store_kv(const bn_step *s, int f16, void *cache, ptrdiff_t at, const float *head) {
+    if (f16) s->kernels->f32_to_f16(head, s->net->head_dim, (uint16_t *)cache + at);
     else memcpy((float *)cache + at, head, (size_t)s->net->head_dim * sizeof *head);
 }
 
@@ -41,17 +41,24 @@ static void bn_stage_rope(const bn_step *s, ptrdiff_t layer, ptrdiff_t t) {
     float *k = q + net->n_heads * hd, *v = k + net->n_kv_heads * hd;
     const float *rope = s->rope + t * hd;
     const float scale = 1.0f / sqrtf((float)hd);
+    const bn_span *span = bn_span_of_row(s, t);
     for (ptrdiff_t h = 0; h < net->n_heads; h++) bn_rotate(s, q + h * hd, rope, scale);
     for (ptrdiff_t h = 0; h < net->n_kv_heads; h++) {
-        ptrdiff_t at = bn_cache_row(s, layer, h, s->start + t);
+        ptrdiff_t at = bn_cache_row(s, span, layer, h, span->start + t - span->first);
         bn_rotate(s, k + h * hd, rope, 1.0f);
-        bn_store_kv(s, s->keys, at, k + h * hd);
-        bn_store_kv(s, s->values, at, v + h * hd);
+        bn_store_kv(s, span->f16, span->keys, at, k + h * hd);
+        bn_store_kv(s, span->f16, span->values, at, v + h * hd);
     }
 }
 
+static ptrdiff_t bn_span_units(const bn_step *s, const bn_span *span) {
+    return s->net->n_kv_heads * bn_ceil_div(span->tokens, BN_QUERY_TOKENS);
+}
+
 static ptrdiff_t bn_attention_units(const bn_step *s) {
-    return s->net->n_kv_heads * bn_ceil_div(s->tokens, BN_QUERY_TOKENS);
+    ptrdiff_t units = 0;
+    for (ptrdiff_t i = 0; i < s->n_spans; i++) units += bn_span_units(s, &s->spans[i]);
+    return units;
 }
 
 /* Floats of scratch one thread needs: a chunk of keys and of values, and per query its scores,
@@ -60,9 +67,9 @@ static ptrdiff_t bn_attention_scratch(ptrdiff_t head_dim, ptrdiff_t group) {
     return 2 * BN_KEYS * head_dim + BN_QUERY_TOKENS * group * 2 + BN_KEYS;
 }
 
-static const float *bn_load_kv(const bn_step *s, const void *cache, ptrdiff_t at, ptrdiff_t n,
-                               float *buffer) {
-    if (!s->kv_f16) return (const float *)cache + at;
+static const float *bn_load_kv(const bn_step *s, int f16, const void *cache, ptrdiff_t at,
+                               ptrdiff_t n, float *buffer) {
+    if (!f16) return (const float *)cache + at;
     s->kernels->f16_to_f32((const uint16_t *)cache + at, n * s->net->head_dim, buffer);
     return buffer;
 }
@@ -83,14 +90,17 @@ static void bn_attend_chunk(const bn_step *s, const float *query, const float *k
     *maximum = highest;
 }
 
-/* One unit: the query heads of one kv head, for up to BN_QUERY_TOKENS tokens. */
+/* One unit: the query heads of one kv head, for up to BN_QUERY_TOKENS tokens of one span. */
 static void bn_stage_attention(const bn_step *s, ptrdiff_t layer, ptrdiff_t unit, int thread) {
     const bn_network *net = s->net;
     const ptrdiff_t hd = net->head_dim, group = net->n_heads / net->n_kv_heads;
     const ptrdiff_t width = (net->n_heads + 2 * net->n_kv_heads) * hd;
+    const bn_span *span = s->spans;
+    while (unit >= bn_span_units(s, span)) unit -= bn_span_units(s, span++);
     const ptrdiff_t kv_head = unit % net->n_kv_heads;
-    const ptrdiff_t first = unit / net->n_kv_heads * BN_QUERY_TOKENS;
-    const ptrdiff_t left = s->tokens - first;
+    const ptrdiff_t first = span->first + unit / net->n_kv_heads * BN_QUERY_TOKENS;
+    const ptrdiff_t left = span->first + span->tokens - first;
+    const ptrdiff_t position = span->start + first - span->first; /* of the first of these tokens */
     const ptrdiff_t tokens = left < BN_QUERY_TOKENS ? left : BN_QUERY_TOKENS;
     float *key_buffer = s->scratch[thread].attention, *value_buffer = key_buffer + BN_KEYS * hd;
     float *scores = value_buffer + BN_KEYS * hd, *maximum = scores + BN_KEYS;
@@ -99,15 +109,15 @@ static void bn_stage_attention(const bn_step *s, ptrdiff_t layer, ptrdiff_t unit
     for (ptrdiff_t t = first; t < first + tokens; t++)
         memset(s->attended + (t * net->n_heads + kv_head * group) * hd, 0,
                (size_t)(group * hd) * sizeof(float));
-    const ptrdiff_t n_keys = s->start + first + tokens; /* seen by the last of these tokens */
+    const ptrdiff_t n_keys = position + tokens; /* seen by the last of them */
     for (ptrdiff_t chunk = 0; chunk < n_keys; chunk += BN_KEYS) {
-        ptrdiff_t at = bn_cache_row(s, layer, kv_head, chunk);
+        ptrdiff_t at = bn_cache_row(s, span, layer, kv_head, chunk);
         ptrdiff_t loaded = n_keys - chunk < BN_KEYS ? n_keys - chunk : BN_KEYS;
-        const float *keys = bn_load_kv(s, s->keys, at, loaded, key_buffer);
-        const float *values = bn_load_kv(s, s->values, at, loaded, value_buffer);
+        const float *keys = bn_load_kv(s, span->f16, span->keys, at, loaded, key_buffer);
+        const float *values = bn_load_kv(s, span->f16, span->values, at, loaded, value_buffer);
         for (ptrdiff_t i = 0; i < tokens * group; i++) {
             ptrdiff_t t = first + i / group, head = kv_head * group + i % group;
-            ptrdiff_t seen = s->start + t + 1 - chunk;
+            ptrdiff_t seen = position + i / group + 1 - chunk;
             if (seen <= 0) continue;
             bn_attend_chunk(s, s->qkv + t * width + head * hd, keys, values,
                             (int)(seen < BN_KEYS ? seen : BN_KEYS), scores, maximum + i, sum + i,

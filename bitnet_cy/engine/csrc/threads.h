@@ -4,9 +4,9 @@
 #define BN_THREADS_H
 
 #ifdef _OPENMP
-static int bn_openmp(void) { return 1; }
+static inline int bn_openmp(void) { return 1; }
 #else
-static int bn_openmp(void) { return 0; }
+static inline int bn_openmp(void) { return 0; }
 #endif
 
 static inline void bn_barrier(void) {

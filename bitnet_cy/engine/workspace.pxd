@@ -1,0 +1,61 @@
+from libc.stdint cimport int8_t, int32_t, uint8_t
+
+from bitnet_cy.engine.native cimport bn_kernels, bn_network
+from bitnet_cy.engine.network cimport Network
+
+
+cdef extern from "csrc/step.h" nogil:
+    ctypedef struct bn_span:
+        ptrdiff_t first
+        ptrdiff_t tokens
+        ptrdiff_t start
+        ptrdiff_t context
+        void *keys
+        void *values
+        int f16
+
+    ctypedef struct bn_scratch:
+        uint8_t *decoded
+        int32_t *tile
+        float *row
+        int8_t *row_q
+        float *attention
+
+    ctypedef struct bn_step:
+        const bn_network *net
+        const bn_kernels *kernels
+        bn_scratch *scratch
+        ptrdiff_t tokens
+        ptrdiff_t n_spans
+        const bn_span *spans
+        const int32_t *ids
+        float *x
+        float *rope
+        float *qkv
+        float *attended
+        float *gated
+        int8_t *q
+        int32_t *q_sums
+        float *q_scales
+        ptrdiff_t n_logits
+        const int32_t *logit_rows
+        float *normed
+        float *logits
+
+
+cdef class Workspace:
+    cdef bn_step step
+    cdef bn_scratch *scratch
+    cdef bn_span *spans
+    cdef list owned
+    cdef int32_t[::1] ids
+    cdef int32_t[::1] logit_rows
+    cdef readonly Network network
+    cdef readonly int threads
+    cdef readonly Py_ssize_t rows
+    cdef readonly Py_ssize_t nbytes
+
+    cdef void *_new(self, Py_ssize_t n_bytes) except NULL
+    cdef _allocate(self)
+    cdef _allocate_scratch(self, Py_ssize_t padded, Py_ssize_t k_max)
+    cdef run(self, Py_ssize_t n_spans, Py_ssize_t n_logits, float[:, ::1] out, int threads)

@@ -1,0 +1,167 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
+"""Workspace: scratch memory for a block of tokens, and the forward step that runs in it."""
+
+import numpy as np
+
+from cython.parallel cimport parallel, prange, threadid
+
+from libc.stdlib cimport calloc, free
+
+from bitnet_cy.engine.kernels cimport active_kernels
+from bitnet_cy.engine.native cimport *
+from bitnet_cy.engine.network cimport Network
+
+from bitnet_cy.engine.weights import aligned_bytes
+from bitnet_cy.errors import ResourceError
+
+
+cdef extern from "csrc/attention.h" nogil:
+    enum:
+        BN_GEMM_UNIT_ROWS
+        BN_GEMV_UNIT_ROWS
+
+    void bn_stage_embed(const bn_step *, ptrdiff_t) noexcept
+    ptrdiff_t bn_prepare_units(const bn_step *) noexcept
+    void bn_stage_prepare(const bn_step *, const float *, ptrdiff_t, const float *, ptrdiff_t,
+                          int) noexcept
+    ptrdiff_t bn_linear_units(const bn_step *, const bn_linear *) noexcept
+    void bn_stage_linear(const bn_step *, const bn_linear *, ptrdiff_t, float *, ptrdiff_t, int,
+                         int) noexcept
+    ptrdiff_t bn_qkv_units(const bn_step *, const bn_layer *) noexcept
+    void bn_stage_qkv(const bn_step *, const bn_layer *, ptrdiff_t, int) noexcept
+    void bn_stage_rope(const bn_step *, ptrdiff_t, ptrdiff_t) noexcept
+    ptrdiff_t bn_attention_units(const bn_step *) noexcept
+    void bn_stage_attention(const bn_step *, ptrdiff_t, ptrdiff_t, int) noexcept
+    ptrdiff_t bn_attention_scratch(ptrdiff_t, ptrdiff_t) noexcept
+    void bn_stage_gate_up(const bn_step *, const bn_layer *, ptrdiff_t, int) noexcept
+    void bn_stage_output_norm(const bn_step *, ptrdiff_t) noexcept
+    ptrdiff_t bn_head_units(const bn_step *) noexcept
+    void bn_stage_head(const bn_step *, ptrdiff_t, int) noexcept
+
+cdef extern from "csrc/threads.h" nogil:
+    void bn_barrier() noexcept
+
+
+cdef void forward(const bn_step *s, int threads) noexcept nogil:
+    """One block of tokens through the whole network, in one parallel region.
+
+    Each prange is a stage (csrc/stages.h, csrc/attention.h); the next one needs all of it.
+    """
+    cdef const bn_network *net = s.net
+    cdef const bn_layer *layer = net.layers
+    cdef ptrdiff_t width = net.n_heads * net.head_dim
+    cdef ptrdiff_t l = 0, unit
+    with parallel(num_threads=threads):
+        for unit in prange(s.tokens, schedule="dynamic"):
+            bn_stage_embed(s, unit)
+        bn_barrier()
+        for l in range(net.n_layers):
+            layer = &net.layers[l]
+            for unit in prange(bn_prepare_units(s), schedule="dynamic"):
+                bn_stage_prepare(s, s.x, net.hidden, layer.attn_norm, unit, threadid())
+            bn_barrier()
+            for unit in prange(bn_qkv_units(s, layer), schedule="dynamic"):
+                bn_stage_qkv(s, layer, unit, threadid())
+            bn_barrier()
+            for unit in prange(s.tokens, schedule="dynamic"):
+                bn_stage_rope(s, l, unit)
+            bn_barrier()
+            for unit in prange(bn_attention_units(s), schedule="dynamic"):
+                bn_stage_attention(s, l, unit, threadid())
+            bn_barrier()
+            for unit in prange(bn_prepare_units(s), schedule="dynamic"):
+                bn_stage_prepare(s, s.attended, width, layer.attn_sub_norm, unit, threadid())
+            bn_barrier()
+            for unit in prange(bn_linear_units(s, &layer.o), schedule="dynamic"):
+                bn_stage_linear(s, &layer.o, unit, s.x, net.hidden, 1, threadid())
+            bn_barrier()
+            for unit in prange(bn_prepare_units(s), schedule="dynamic"):
+                bn_stage_prepare(s, s.x, net.hidden, layer.ffn_norm, unit, threadid())
+            bn_barrier()
+            for unit in prange(bn_linear_units(s, &layer.gate), schedule="dynamic"):
+                bn_stage_gate_up(s, layer, unit, threadid())
+            bn_barrier()
+            for unit in prange(bn_prepare_units(s), schedule="dynamic"):
+                bn_stage_prepare(s, s.gated, net.ffn, layer.ffn_sub_norm, unit, threadid())
+            bn_barrier()
+            for unit in prange(bn_linear_units(s, &layer.down), schedule="dynamic"):
+                bn_stage_linear(s, &layer.down, unit, s.x, net.hidden, 1, threadid())
+            bn_barrier()
+        for unit in prange(s.n_logits, schedule="dynamic"):
+            bn_stage_output_norm(s, unit)
+        bn_barrier()
+        for unit in prange(bn_head_units(s), schedule="dynamic"):
+            bn_stage_head(s, unit, threadid())
+        bn_barrier()
+
+
+cdef class Workspace:
+    """Scratch memory for up to `rows` tokens in one step, of any number of sequences.
+
+    Nothing is allocated while a step runs. It serves one step at a time.
+    """
+
+    def __cinit__(self, Network network not None, int threads, Py_ssize_t rows):
+        self.network, self.threads, self.rows = network, threads, rows
+        self.owned = []
+        self.scratch = <bn_scratch *>calloc(threads, sizeof(bn_scratch))
+        self.spans = <bn_span *>calloc(rows, sizeof(bn_span))
+        if self.scratch == NULL or self.spans == NULL:
+            raise ResourceError(f"no memory for {threads} threads and {rows} tokens")
+        self._allocate()
+
+    def __dealloc__(self):
+        free(self.scratch)
+        free(self.spans)
+
+    cdef void *_new(self, Py_ssize_t n_bytes) except NULL:
+        cdef uint8_t[::1] view = aligned_bytes(max(n_bytes, 64))
+        self.owned.append(view)
+        self.nbytes += view.shape[0]
+        return &view[0]
+
+    cdef _allocate(self):
+        cdef bn_step *s = &self.step
+        cdef const bn_network *n = &self.network.native
+        cdef Py_ssize_t heads = n.n_heads * n.head_dim, rows = self.rows
+        cdef Py_ssize_t widest = max(n.hidden, heads, n.ffn)
+        cdef Py_ssize_t k_max = (widest + BN_BLOCK - 1) // BN_BLOCK * BN_BLOCK
+        cdef Py_ssize_t padded = (rows + 63) // 64 * 64
+        s.net, s.scratch, s.spans = n, self.scratch, self.spans
+        self.ids = np.zeros(rows, dtype=np.int32)
+        self.logit_rows = np.zeros(rows, dtype=np.int32)
+        s.ids, s.logit_rows = &self.ids[0], &self.logit_rows[0]
+        s.x = <float *>self._new(rows * n.hidden * 4)
+        s.rope = <float *>self._new(rows * n.head_dim * 4)
+        s.qkv = <float *>self._new(rows * (heads + 2 * n.n_kv_heads * n.head_dim) * 4)
+        s.attended = <float *>self._new(rows * heads * 4)
+        s.gated = <float *>self._new(rows * n.ffn * 4)
+        s.q = <int8_t *>self._new(padded * k_max)
+        s.q_sums = <int32_t *>self._new(padded * 4)
+        s.q_scales = <float *>self._new(padded * 4)
+        s.normed = <float *>self._new(rows * n.hidden * 4)
+        self._allocate_scratch(padded, k_max)
+
+    cdef _allocate_scratch(self, Py_ssize_t padded, Py_ssize_t k_max):
+        cdef const bn_network *n = &self.network.native
+        cdef int thread
+        tile = max(BN_GEMM_UNIT_ROWS * padded, BN_GEMV_UNIT_ROWS * BN_GEMV_TOKENS)
+        for thread in range(self.threads):
+            self.scratch[thread].decoded = <uint8_t *>self._new(BN_GEMM_ROWS * k_max)
+            self.scratch[thread].tile = <int32_t *>self._new(2 * tile * 4)
+            self.scratch[thread].row = <float *>self._new(k_max * 4)
+            self.scratch[thread].row_q = <int8_t *>self._new(k_max)
+            self.scratch[thread].attention = <float *>self._new(
+                bn_attention_scratch(n.head_dim, n.n_heads // n.n_kv_heads) * 4)
+
+    cdef run(self, Py_ssize_t n_spans, Py_ssize_t n_logits, float[:, ::1] out, int threads):
+        """Run the first n_spans spans; the logits of the first n_logits logit_rows go to out."""
+        cdef bn_step *s = &self.step
+        cdef const bn_span *last = &self.spans[n_spans - 1]
+        s.kernels = active_kernels()
+        s.n_spans, s.tokens = n_spans, last.first + last.tokens
+        s.n_logits = n_logits
+        if n_logits:
+            s.logits = &out[0, 0]
+        with nogil:
+            forward(s, threads)
