@@ -21,6 +21,8 @@ cdef extern from "csrc/dispatch.h" nogil:
         BN_CPU_AVX2
         BN_CPU_AVXVNNI
         BN_CPU_AVX512VNNI
+        BN_CPU_DOTPROD
+        BN_CPU_I8MM
     int bn_cpu_features() noexcept
     const bn_kernels *bn_runnable(int row) noexcept
     const char *bn_table_name(int row) noexcept
@@ -76,7 +78,7 @@ def operations():
     """Which instruction set each operation runs on."""
     integer, floating = _active.name.decode(), _active.float_name.decode()
     names = {"ternary_gemv": integer, "ternary_gemm": integer, "quantize": floating}
-    for name in ("rms_norm", "attention", "head", "activation"):
+    for name in ("rms_norm", "attention", "head", "activation", "float16"):
         names[name] = floating
     return names
 
@@ -84,7 +86,8 @@ def operations():
 def cpu_features():
     """The instruction sets found that some kernel can use."""
     bits = bn_cpu_features()
-    named = [(BN_CPU_AVX2, "avx2"), (BN_CPU_AVXVNNI, "avxvnni"), (BN_CPU_AVX512VNNI, "avx512vnni")]
+    named = [(BN_CPU_AVX2, "avx2"), (BN_CPU_AVXVNNI, "avxvnni"), (BN_CPU_AVX512VNNI, "avx512vnni"),
+             (BN_CPU_DOTPROD, "dotprod"), (BN_CPU_I8MM, "i8mm")]
     return [name for bit, name in named if bits & bit]
 
 

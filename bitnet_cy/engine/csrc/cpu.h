@@ -8,6 +8,8 @@ enum {
     BN_CPU_AVX2 = 1 << 0,       /* with FMA and F16C */
     BN_CPU_AVXVNNI = 1 << 1,    /* vpdpbusd on 256 bits, VEX */
     BN_CPU_AVX512VNNI = 1 << 2, /* AVX512 F, BW, VL, VNNI */
+    BN_CPU_DOTPROD = 1 << 3,    /* sdot, udot; every AArch64 CPU has the rest of NEON */
+    BN_CPU_I8MM = 1 << 4,       /* smmla, usdot */
 };
 
 #if defined(__x86_64__) || defined(_M_X64)
@@ -49,6 +51,43 @@ static int bn_cpu_features(void) {
     int avx512 = bn_has(seven[1], 16) && bn_has(seven[1], 30) && bn_has(seven[1], 31);
     if (zmm_saved && avx512 && bn_has(seven[2], 11)) features |= BN_CPU_AVX512VNNI;
     return features;
+}
+
+#elif (defined(__aarch64__) || defined(_M_ARM64)) && defined(_WIN32)
+
+#include <windows.h>
+
+/* By number: older SDKs lack the names. 43: PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE,
+ * 66: PF_ARM_V82_I8MM_INSTRUCTIONS_AVAILABLE */
+static int bn_cpu_features(void) {
+    return (IsProcessorFeaturePresent(43) ? BN_CPU_DOTPROD : 0) |
+           (IsProcessorFeaturePresent(66) ? BN_CPU_I8MM : 0);
+}
+
+#elif defined(__aarch64__) && defined(__APPLE__)
+
+#include <stddef.h>
+#include <sys/sysctl.h>
+
+static int bn_has(const char *name) {
+    int value = 0;
+    size_t size = sizeof value;
+    return sysctlbyname(name, &value, &size, NULL, 0) == 0 && value != 0;
+}
+
+static int bn_cpu_features(void) {
+    return (bn_has("hw.optional.arm.FEAT_DotProd") ? BN_CPU_DOTPROD : 0) |
+           (bn_has("hw.optional.arm.FEAT_I8MM") ? BN_CPU_I8MM : 0);
+}
+
+#elif defined(__aarch64__) && defined(__linux__)
+
+#include <sys/auxv.h>
+
+/* Bit 20 of AT_HWCAP is HWCAP_ASIMDDP, bit 13 of AT_HWCAP2 is HWCAP2_I8MM. */
+static int bn_cpu_features(void) {
+    return (getauxval(AT_HWCAP) >> 20 & 1 ? BN_CPU_DOTPROD : 0) |
+           (getauxval(AT_HWCAP2) >> 13 & 1 ? BN_CPU_I8MM : 0);
 }
 
 #else

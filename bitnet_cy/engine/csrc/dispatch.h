@@ -10,6 +10,21 @@
 #include "kernels/avx2.h"
 #include "kernels/avx2_float.h"
 #include "kernels/avx512vnni.h"
+#if !defined(__GNUC__) || defined(__clang__) || __GNUC__ >= 11
+#define BN_X86_VEX_VNNI 1
+#include "kernels/avxvnni.h"
+#endif
+#elif defined(__aarch64__) || defined(_M_ARM64)
+#define BN_ARM64 1
+#include "kernels/neon.h"
+#include "kernels/neon_float.h"
+/* Clang before 16 (Apple's before 15) has only the intrinsics of the whole file's target. */
+#if !defined(__clang__) || __clang_major__ >= 16 ||                                            \
+    (defined(__apple_build_version__) && __clang_major__ >= 15)
+#define BN_ARM64_DOT 1
+#include "kernels/neondot.h"
+#include "kernels/neoni8mm.h"
+#endif
 #endif
 
 typedef struct bn_table_row {
@@ -39,6 +54,15 @@ static const bn_table_row bn_table[] = {
       .ternary_gemm = bn_ternary_gemm_avx2,
       .quantize = bn_quantize_avx2,
       BN_FLOAT_OPERATIONS(avx2)}},
+#ifdef BN_X86_VEX_VNNI
+    {BN_CPU_AVX2 | BN_CPU_AVXVNNI,
+     {.name = "avxvnni",
+      .ternary_gemv = bn_ternary_gemv_avxvnni,
+      .lanes = BN_AVXVNNI_LANES,
+      .ternary_gemm = bn_ternary_gemm_avxvnni,
+      .quantize = bn_quantize_avx2,
+      BN_FLOAT_OPERATIONS(avx2)}},
+#endif
     {BN_CPU_AVX2 | BN_CPU_AVX512VNNI,
      {.name = "avx512vnni",
       .ternary_gemv = bn_ternary_gemv_avx512vnni,
@@ -46,6 +70,31 @@ static const bn_table_row bn_table[] = {
       .ternary_gemm = bn_ternary_gemm_avx512vnni,
       .quantize = bn_quantize_avx2,
       BN_FLOAT_OPERATIONS(avx2)}},
+#endif
+#ifdef BN_ARM64
+    {0,
+     {.name = "neon",
+      .ternary_gemv = bn_ternary_gemv_neon,
+      .lanes = BN_NEON_LANES,
+      .ternary_gemm = bn_ternary_gemm_neon,
+      .quantize = bn_quantize_neon,
+      BN_FLOAT_OPERATIONS(neon)}},
+#endif
+#ifdef BN_ARM64_DOT
+    {BN_CPU_DOTPROD,
+     {.name = "neondot",
+      .ternary_gemv = bn_ternary_gemv_neondot,
+      .lanes = BN_NEONDOT_LANES,
+      .ternary_gemm = bn_ternary_gemm_neondot,
+      .quantize = bn_quantize_neon,
+      BN_FLOAT_OPERATIONS(neon)}},
+    {BN_CPU_DOTPROD | BN_CPU_I8MM,
+     {.name = "neoni8mm",
+      .ternary_gemv = bn_ternary_gemv_neoni8mm,
+      .lanes = BN_NEONI8MM_LANES,
+      .ternary_gemm = bn_ternary_gemm_neoni8mm,
+      .quantize = bn_quantize_neon,
+      BN_FLOAT_OPERATIONS(neon)}},
 #endif
 };
 

@@ -1,0 +1,177 @@
+/* NEON: float32 and float16 operations, in the order of additions of the AVX2 ones: sums run over
+ * eight lanes (two registers), then the tail; dot products use two such accumulators for every row
+ * alike. The tail multiplies and adds with one rounding, as the lanes do. */
+#ifndef BN_KERNELS_NEON_FLOAT_H
+#define BN_KERNELS_NEON_FLOAT_H
+
+#include <arm_neon.h>
+#include <math.h>
+#include <string.h>
+
+#include "../half.h"
+#include "../kernels.h"
+
+BN_INLINE float bn_hsum_f32x8_neon(float32x4_t low, float32x4_t high) {
+    float32x4_t four = vaddq_f32(low, high);
+    float32x2_t two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
+    return vget_lane_f32(two, 0) + vget_lane_f32(two, 1);
+}
+
+BN_INLINE float32x4_t bn_load_f16x4(const uint16_t *x) {
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(x)));
+}
+
+static void bn_rms_norm_neon(const float *x, const float *weight, ptrdiff_t n, float eps,
+                             float *y) {
+    float32x4_t low = vdupq_n_f32(0), high = low;
+    ptrdiff_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        float32x4_t a = vld1q_f32(x + i), b = vld1q_f32(x + i + 4);
+        low = vfmaq_f32(low, a, a);
+        high = vfmaq_f32(high, b, b);
+    }
+    float sum = bn_hsum_f32x8_neon(low, high);
+    for (; i < n; i++) sum = fmaf(x[i], x[i], sum);
+    const float factor = 1.0f / sqrtf(sum / (float)n + eps);
+    for (i = 0; i + 4 <= n; i += 4)
+        vst1q_f32(y + i, vmulq_f32(vmulq_n_f32(vld1q_f32(x + i), factor), vld1q_f32(weight + i)));
+    for (; i < n; i++) y[i] = x[i] * factor * weight[i];
+}
+
+/* n_rows (1 or 4, constant after inlining) float16 or float32 rows share the loads of x. */
+#define BN_DOT_ROWS_NEON(NAME, TYPE, LOAD, SCALAR)                                                 \
+    BN_INLINE void NAME##_tile(const TYPE *rows, ptrdiff_t stride, int n_rows, const float *x,     \
+                               ptrdiff_t n, float *out) {                                          \
+        float32x4_t sum[4][4]; /* even low, even high, odd low, odd high */                        \
+        for (int r = 0; r < n_rows; r++)                                                           \
+            for (int j = 0; j < 4; j++) sum[r][j] = vdupq_n_f32(0);                                \
+        ptrdiff_t i = 0;                                                                           \
+        for (; i + 16 <= n; i += 16) {                                                             \
+            float32x4_t xs[4];                                                                     \
+            for (int j = 0; j < 4; j++) xs[j] = vld1q_f32(x + i + 4 * j);                          \
+            for (int r = 0; r < n_rows; r++)                                                       \
+                for (int j = 0; j < 4; j++)                                                        \
+                    sum[r][j] = vfmaq_f32(sum[r][j], LOAD(rows + r * stride + i + 4 * j), xs[j]);  \
+        }                                                                                          \
+        for (int r = 0; r < n_rows; r++) {                                                         \
+            float total = bn_hsum_f32x8_neon(vaddq_f32(sum[r][0], sum[r][2]),                      \
+                                             vaddq_f32(sum[r][1], sum[r][3]));                     \
+            for (ptrdiff_t j = i; j < n; j++)                                                      \
+                total = fmaf(SCALAR(rows[r * stride + j]), x[j], total);                           \
+            out[r] = total;                                                                        \
+        }                                                                                          \
+    }                                                                                              \
+    static void NAME(const TYPE *rows, ptrdiff_t stride, int n_rows, const float *x, ptrdiff_t n,  \
+                     float *out) {                                                                 \
+        int r = 0;                                                                                 \
+        for (; r + 4 <= n_rows; r += 4) NAME##_tile(rows + r * stride, stride, 4, x, n, out + r);  \
+        for (; r < n_rows; r++) NAME##_tile(rows + r * stride, stride, 1, x, n, out + r);          \
+    }
+
+#define BN_SAME_NEON(x) (x)
+BN_DOT_ROWS_NEON(bn_dot_rows_f16_neon, uint16_t, bn_load_f16x4, bn_f16_to_f32_one)
+BN_DOT_ROWS_NEON(bn_dot_rows_f32_neon, float, vld1q_f32, BN_SAME_NEON)
+
+static void bn_add_rows_f32_neon(const float *rows, ptrdiff_t row_stride, int n_rows,
+                                 const float *weight, ptrdiff_t n, float *y) {
+    ptrdiff_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        float32x4_t v[4];
+        for (int j = 0; j < 4; j++) v[j] = vld1q_f32(y + i + 4 * j);
+        for (int r = 0; r < n_rows; r++) {
+            float32x4_t w = vdupq_n_f32(weight[r]);
+            for (int j = 0; j < 4; j++)
+                v[j] = vfmaq_f32(v[j], w, vld1q_f32(rows + r * row_stride + i + 4 * j));
+        }
+        for (int j = 0; j < 4; j++) vst1q_f32(y + i + 4 * j, v[j]);
+    }
+    for (; i < n; i++)
+        for (int r = 0; r < n_rows; r++) y[i] = fmaf(weight[r], rows[r * row_stride + i], y[i]);
+}
+
+static void bn_f16_to_f32_neon(const uint16_t *x, ptrdiff_t n, float *y) {
+    ptrdiff_t i = 0;
+    for (; i + 4 <= n; i += 4) vst1q_f32(y + i, bn_load_f16x4(x + i));
+    for (; i < n; i++) y[i] = bn_f16_to_f32_one(x[i]);
+}
+
+static void bn_f32_to_f16_neon(const float *x, ptrdiff_t n, uint16_t *y) {
+    ptrdiff_t i = 0;
+    for (; i + 4 <= n; i += 4)
+        vst1_u16(y + i, vreinterpret_u16_f16(vcvt_f16_f32(vld1q_f32(x + i))));
+    for (; i < n; i++) y[i] = bn_f32_to_f16_one(x[i]);
+}
+
+/* exp by 2^n * p(r), |r| <= ln(2) / 2, p of degree 6: within 2 units in the last place.
+ * Below -87 the result is 0; a NaN stays a NaN. */
+BN_INLINE float32x4_t bn_exp_f32x4_neon(float32x4_t x) {
+    const float32x4_t lowest = vdupq_n_f32(-87.0f);
+    uint32x4_t dead = vcltq_f32(x, lowest);
+    float32x4_t v = vminq_f32(vdupq_n_f32(88.0f), vmaxq_f32(lowest, x));
+    float32x4_t n = vrndnq_f32(vmulq_n_f32(v, 1.44269504f));
+    float32x4_t r = vfmsq_f32(v, n, vdupq_n_f32(0.693359375f));
+    r = vfmsq_f32(r, n, vdupq_n_f32(-2.12194440e-4f));
+    float32x4_t p = vdupq_n_f32(1.0f / 720);
+    p = vfmaq_f32(vdupq_n_f32(1.0f / 120), p, r);
+    p = vfmaq_f32(vdupq_n_f32(1.0f / 24), p, r);
+    p = vfmaq_f32(vdupq_n_f32(1.0f / 6), p, r);
+    p = vfmaq_f32(vdupq_n_f32(0.5f), p, r);
+    p = vfmaq_f32(vdupq_n_f32(1.0f), p, r);
+    p = vfmaq_f32(vdupq_n_f32(1.0f), p, r);
+    int32x4_t exponent = vshlq_n_s32(vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127)), 23);
+    float32x4_t e = vmulq_f32(p, vreinterpretq_f32_s32(exponent));
+    return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(e), dead));
+}
+
+/* The last n % 8 values are handled in padded vectors so that each has the same arithmetic. */
+static float bn_exp_sum_neon(float *x, ptrdiff_t n, float shift) {
+    const float32x4_t shift4 = vdupq_n_f32(shift);
+    float32x4_t low = vdupq_n_f32(0), high = low;
+    float tail[8];
+    for (ptrdiff_t i = 0; i < n; i += 8) {
+        float *at = x + i;
+        if (n - i < 8) {
+            for (int l = 0; l < 8; l++) tail[l] = l < n - i ? x[i + l] : -INFINITY;
+            at = tail;
+        }
+        float32x4_t a = bn_exp_f32x4_neon(vsubq_f32(vld1q_f32(at), shift4));
+        float32x4_t b = bn_exp_f32x4_neon(vsubq_f32(vld1q_f32(at + 4), shift4));
+        vst1q_f32(at, a);
+        vst1q_f32(at + 4, b);
+        low = vaddq_f32(low, a);
+        high = vaddq_f32(high, b);
+    }
+    if (n % 8) memcpy(x + n / 8 * 8, tail, (size_t)(n % 8) * sizeof *x);
+    return bn_hsum_f32x8_neon(low, high);
+}
+
+static void bn_relu2_mul_neon(float *gate, const float *up, ptrdiff_t n) {
+    ptrdiff_t i = 0;
+    for (; i + 4 <= n; i += 4) { /* fmax keeps a NaN */
+        float32x4_t z = vmaxq_f32(vdupq_n_f32(0), vld1q_f32(gate + i));
+        vst1q_f32(gate + i, vmulq_f32(vmulq_f32(z, z), vld1q_f32(up + i)));
+    }
+    for (; i < n; i++) {
+        float z = gate[i] > 0 ? gate[i] : gate[i] == gate[i] ? 0 : gate[i];
+        gate[i] = z * z * up[i];
+    }
+}
+
+BN_INLINE float32x4_t bn_silu_f32x4_neon(float32x4_t x) {
+    return vdivq_f32(x, vaddq_f32(vdupq_n_f32(1.0f), bn_exp_f32x4_neon(vnegq_f32(x))));
+}
+
+static void bn_silu_mul_neon(float *gate, const float *up, ptrdiff_t n) {
+    ptrdiff_t i = 0;
+    for (; i + 4 <= n; i += 4)
+        vst1q_f32(gate + i,
+                  vmulq_f32(bn_silu_f32x4_neon(vld1q_f32(gate + i)), vld1q_f32(up + i)));
+    if (i < n) {
+        float tail[4] = {0};
+        memcpy(tail, gate + i, (size_t)(n - i) * sizeof *gate);
+        vst1q_f32(tail, bn_silu_f32x4_neon(vld1q_f32(tail)));
+        for (ptrdiff_t j = i; j < n; j++) gate[j] = tail[j - i] * up[j];
+    }
+}
+
+#endif
