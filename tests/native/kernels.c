@@ -1,0 +1,256 @@
+/* Every row of the kernel table against the scalar one, in plain C: for CPUs that run under an
+ * emulator, and for instructions that SIMDe emulates.
+ *
+ * Usage: kernels [NAME...]: the rows to check (default: those this CPU can run). Prints one line
+ * for each, and fails on the first difference. With BN_EMULATED, SIMDe stands for AVX-VNNI and
+ * AVX-512: the target attributes vanish, so that no real instruction of theirs is compiled in.
+ */
+#ifdef BN_EMULATED
+#define SIMDE_ENABLE_NATIVE_ALIASES
+#include <simde/x86/avx2.h>
+#include <simde/x86/avx512.h>
+#include <simde/x86/f16c.h>
+#include <simde/x86/fma.h>
+#define _mm256_dpbusd_avx_epi32 simde_mm256_dpbusd_epi32
+/* Names that SIMDe 0.7 lacks. */
+#define _mm512_zextsi256_si512(v) simde_mm512_inserti64x4(simde_mm512_setzero_si512(), v, 0)
+#define _mm512_srai_epi32 bn_srai_emulated
+static simde__m512i bn_srai_emulated(simde__m512i v, int bits) {
+    int lanes[16];
+    simde_mm512_storeu_si512(lanes, v);
+    for (int l = 0; l < 16; l++) lanes[l] >>= bits;
+    return simde_mm512_loadu_si512(lanes);
+}
+#define _mm512_reduce_add_epi32 bn_reduce_add_emulated
+static int bn_reduce_add_emulated(simde__m512i v) {
+    int lanes[16], sum = 0;
+    simde_mm512_storeu_si512(lanes, v);
+    for (int l = 0; l < 16; l++) sum += lanes[l];
+    return sum;
+}
+#define target(words)
+#endif
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "dispatch.h"
+
+enum { MAX_ROWS = 17, GUARD = 0x5A5A5A5A };
+
+static uint32_t random_state = 1;
+
+static uint32_t random_bits(void) {
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 17;
+    return random_state ^= random_state << 5;
+}
+
+/* Exactly as many bytes as a kernel may touch: the address sanitizer sees one more. */
+static void *allocate(size_t bytes) {
+    void *memory = NULL;
+    if (posix_memalign(&memory, 64, bytes)) abort();
+    return memory;
+}
+
+/* pattern 0: random; then trits all 1, all -1, alternating, against activations all 127, all -128,
+ * alternating 127 and -128 */
+enum { PATTERNS = 10 };
+
+static void fill_codes(uint8_t *codes, ptrdiff_t n, int pattern) {
+    static const uint8_t same[3] = {0xAA, 0x00, 0x88};
+    for (ptrdiff_t i = 0; i < n; i++) {
+        codes[i] = 0;
+        for (int g = 0; g < 4; g++) codes[i] |= (uint8_t)(random_bits() % 3 << 2 * g);
+        if (pattern) codes[i] = (uint8_t)(same[(pattern - 1) % 3] >> (pattern % 3 == 0 && i % 2) * 2);
+    }
+}
+
+static void fill_activations(int8_t *q, ptrdiff_t n, int pattern) {
+    for (ptrdiff_t i = 0; i < n; i++) {
+        int extreme = (pattern - 1) / 3 == 0 ? 127 : (pattern - 1) / 3 == 1 || i % 2 ? -128 : 127;
+        q[i] = (int8_t)(pattern ? extreme : (int)(random_bits() >> 9) % 256 - 128);
+    }
+}
+
+static void make_panels(const int8_t *q, ptrdiff_t k, int tokens, int lanes, int8_t *panels) {
+    for (int t = 0; t < (tokens + lanes - 1) / lanes * lanes; t++)
+        for (ptrdiff_t i = 0; i < k; i++)
+            panels[(t / lanes) * lanes * k + (i / 4 * lanes + t % lanes) * 4 + i % 4] =
+                (int8_t)(t < tokens ? q[t * k + i] : 0);
+}
+
+static int product_case(const bn_kernels *kernels, ptrdiff_t blocks, int rows, int tokens,
+                        int pattern) {
+    const ptrdiff_t k = blocks * BN_BLOCK;
+    const int lanes = kernels->lanes, panels = (tokens + lanes - 1) / lanes;
+    const ptrdiff_t stride = panels * lanes;
+    uint8_t *codes = allocate((size_t)(rows * blocks * BN_BLOCK_BYTES));
+    int8_t *q = allocate((size_t)(tokens * k)), *panel = allocate((size_t)(stride * k));
+    int32_t *sums = allocate((size_t)stride * 4), *expected = allocate((size_t)(rows * tokens) * 4);
+    int32_t *found = allocate((size_t)(rows * stride + 1) * 4);
+    uint8_t *decoded = allocate((size_t)(BN_GEMM_ROWS * k));
+    int wrong = 0;
+    fill_codes(codes, rows * blocks * BN_BLOCK_BYTES, pattern);
+    fill_activations(q, tokens * k, pattern);
+    for (int t = 0; t < stride; t++) {
+        sums[t] = 0;
+        for (ptrdiff_t i = 0; i < k && t < tokens; i++) sums[t] += q[t * k + i];
+    }
+    bn_ternary_gemv_scalar(codes, blocks, rows, q, tokens, sums, expected);
+    for (int t = 0; t < tokens; t += BN_GEMV_TOKENS) {
+        int group = tokens - t < BN_GEMV_TOKENS ? tokens - t : BN_GEMV_TOKENS;
+        found[rows * group] = GUARD;
+        kernels->ternary_gemv(codes, blocks, rows, q + t * k, group, sums + t, found);
+        for (int i = 0; i < rows * group; i++)
+            wrong += found[i] != expected[i / group * tokens + t + i % group];
+        wrong += found[rows * group] != GUARD;
+    }
+    make_panels(q, k, tokens, lanes, panel);
+    found[rows * stride] = GUARD;
+    for (int r = 0; r < rows; r += BN_GEMM_ROWS)
+        kernels->ternary_gemm(codes + r * blocks * BN_BLOCK_BYTES, blocks,
+                              rows - r < BN_GEMM_ROWS ? rows - r : BN_GEMM_ROWS, panel, panels,
+                              sums, found + r * stride, stride, decoded);
+    for (int r = 0; r < rows; r++)
+        for (int t = 0; t < tokens; t++)
+            wrong += found[r * stride + t] != expected[r * tokens + t];
+    wrong += found[rows * stride] != GUARD;
+    if (wrong)
+        printf("%s: %d wrong products: %td blocks, %d rows, %d tokens, pattern %d\n", kernels->name,
+               wrong, blocks, rows, tokens, pattern);
+    free(codes), free(q), free(panel), free(sums), free(expected), free(found), free(decoded);
+    return wrong;
+}
+
+static int check_products(const bn_kernels *kernels) {
+    static const int some_blocks[] = {1, 2, 3, 15, 16, 17, 33, 68};
+    static const int some_tokens[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  15, 16, 17,
+                                      24, 31, 32, 33, 40, 47, 48, 49, 80, 129};
+    int wrong = 0;
+    for (int rows = 1; rows <= MAX_ROWS; rows++)
+        for (int tokens = 1; tokens <= 5; tokens++) wrong += product_case(kernels, 2, rows, tokens, 0);
+    for (size_t i = 0; i < sizeof some_tokens / sizeof *some_tokens; i++)
+        wrong += product_case(kernels, 5, 9, some_tokens[i], 0);
+    for (size_t i = 0; i < sizeof some_blocks / sizeof *some_blocks; i++)
+        for (int pattern = 0; pattern < PATTERNS; pattern++)
+            wrong += product_case(kernels, some_blocks[i], 13, 4 + 5 * (pattern % 2), pattern);
+    return wrong;
+}
+
+static float random_float(void) {
+    return ((float)(random_bits() >> 8) / (1 << 23) - 1) * expf((float)(random_bits() % 20) - 10);
+}
+
+/* Bit for bit the scalar kernel, whose definition has one answer. */
+static int check_quantize(const bn_kernels *kernels) {
+    float x[100];
+    int8_t expected[100], found[100];
+    int wrong = 0;
+    for (int n = 1; n <= 100; n++)
+        for (int kind = 0; kind < 6; kind++) {
+            int32_t expected_sum, found_sum;
+            for (int i = 0; i < n; i++) x[i] = kind == 1 ? 0 : random_float();
+            if (kind == 2) x[random_bits() % (uint32_t)n] = NAN;
+            if (kind == 3) x[random_bits() % (uint32_t)n] = -INFINITY;
+            if (kind == 4) x[0] = 127, x[n / 2] = 2.5f, x[n - 1] = -126.5f;
+            if (kind == 5) x[n / 2] = -3.4e38f;
+            float a = bn_quantize_scalar(x, n, expected, &expected_sum);
+            float b = kernels->quantize(x, n, found, &found_sum);
+            wrong += memcmp(&a, &b, sizeof a) && !(a != a && b != b);
+            wrong += memcmp(expected, found, (size_t)n) || expected_sum != found_sum;
+        }
+    return wrong;
+}
+
+/* Every float16 to float32 as the scalar conversion; float32 patterns of every exponent back. */
+static int check_f16(const bn_kernels *kernels) {
+    enum { MANY = 1 << 16 };
+    uint16_t *half = allocate(MANY * 2), *expected = allocate(MANY * 2), *found = allocate(MANY * 2);
+    float *wide = allocate(MANY * 4), *scalar = allocate(MANY * 4);
+    int wrong = 0;
+    for (int i = 0; i < MANY; i++) half[i] = (uint16_t)i;
+    bn_f16_to_f32_scalar(half, MANY, scalar);
+    kernels->f16_to_f32(half, MANY - 3, wide);
+    kernels->f16_to_f32(half + MANY - 3, 3, wide + MANY - 3);
+    wrong += memcmp(wide, scalar, MANY * 4) != 0;
+    for (int round = 0; round < 20; round++) {
+        for (int i = 0; i < MANY; i++) {
+            wide[i] = bn_bits_to_float(random_bits());
+            if (round == 0) wide[i] = scalar[i]; /* and halfway between neighbours */
+            if (round == 1) wide[i] = bn_bits_to_float(bn_float_to_bits(scalar[i]) + 0x1000);
+        }
+        bn_f32_to_f16_scalar(wide, MANY, expected);
+        kernels->f32_to_f16(wide, MANY - 5, found);
+        kernels->f32_to_f16(wide + MANY - 5, 5, found + MANY - 5);
+        for (int i = 0; i < MANY; i++)
+            wrong += wide[i] != wide[i] ? (found[i] & 0x7FFF) <= 0x7C00 : expected[i] != found[i];
+    }
+    free(half), free(expected), free(found), free(wide), free(scalar);
+    return wrong;
+}
+
+static int far_apart(float a, float b, float bound) {
+    return a != b && !(a != a && b != b) && !(fabsf(a - b) <= bound);
+}
+
+/* float16 and float32 rows give the same bits; float operations are near the scalar ones. */
+static int check_floats(const bn_kernels *kernels) {
+    float rows[7 * 100], x[100], a[100], b[100], weight[7];
+    uint16_t half[7 * 100];
+    int wrong = 0;
+    for (int n = 1; n <= 100; n++) {
+        float magnitude = 0;
+        for (int i = 0; i < 7 * n; i++) half[i] = bn_f32_to_f16_one(random_float() / 100);
+        bn_f16_to_f32_scalar(half, 7 * n, rows);
+        for (int i = 0; i < n; i++) x[i] = random_float() / 1000, magnitude += fabsf(x[i]);
+        kernels->dot_rows_f16(half, n, 7, x, n, a);
+        kernels->dot_rows_f32(rows, n, 7, x, n, b);
+        wrong += memcmp(a, b, 7 * sizeof *a) != 0;
+        bn_dot_rows_f32_scalar(rows, n, 7, x, n, weight);
+        for (int r = 0; r < 7; r++) wrong += far_apart(a[r], weight[r], magnitude * 220 * 1e-5f);
+        for (int l = 0; l < 7; l++) weight[l] = random_float() / 1e4f;
+        memset(a, 0, sizeof a), memset(b, 0, sizeof b);
+        kernels->add_rows_f32(rows, n, 7, weight, n, a);
+        bn_add_rows_f32_scalar(rows, n, 7, weight, n, b);
+        for (int i = 0; i < n; i++) wrong += far_apart(a[i], b[i], 1e-2f);
+        kernels->rms_norm(x, rows, n, 1e-5f, a);
+        bn_rms_norm_scalar(x, rows, n, 1e-5f, b);
+        for (int i = 0; i < n; i++) wrong += far_apart(a[i], b[i], 3e-6f * fabsf(b[i]) + 1e-12f);
+        for (int kind = 0; kind < 3; kind++) {
+            for (int i = 0; i < n; i++) a[i] = b[i] = fmodf(x[i], 60);
+            if (kind == 2) a[n - 1] = b[n - 1] = NAN;
+            float s = 0, t = 0;
+            if (kind == 0) s = kernels->exp_sum(a, n, 60), t = bn_exp_sum_scalar(b, n, 60);
+            if (kind == 1) kernels->silu_mul(a, rows, n), bn_silu_mul_scalar(b, rows, n);
+            if (kind == 2) kernels->relu2_mul(a, rows, n), bn_relu2_mul_scalar(b, rows, n);
+            wrong += far_apart(s, t, 2e-6f * fabsf(t));
+            for (int i = 0; i < n; i++)
+                wrong += far_apart(a[i], b[i], 2e-6f * fabsf(b[i]) + 1e-37f);
+        }
+        for (int i = 0; i < n; i++) a[i] = NAN;
+        kernels->silu_mul(a, rows, n);
+        for (int i = 0; i < n; i++) wrong += a[i] == a[i];
+    }
+    return wrong;
+}
+
+static int check(const bn_kernels *kernels) {
+    int products = check_products(kernels), quantize = check_quantize(kernels);
+    int f16 = check_f16(kernels), floats = check_floats(kernels);
+    printf("%s: products %d, quantize %d, float16 %d, floats (%s) %d wrong\n", kernels->name,
+           products, quantize, f16, kernels->float_name, floats);
+    return products || quantize || f16 || floats;
+}
+
+int main(int count, char **names) {
+    int wrong = 0, checked = 0;
+    for (int row = 0; row < BN_TABLE_ROWS; row++) {
+        int wanted = count == 1 && bn_runnable(row) != NULL;
+        for (int i = 1; i < count; i++) wanted |= !strcmp(names[i], bn_table_name(row));
+        if (!wanted) continue;
+        wrong |= check(&bn_table[row].kernels);
+        checked++;
+    }
+    return wrong || checked < count - 1 || !checked;
+}

@@ -1,0 +1,74 @@
+"""Kernels for other CPUs, in C, against the scalar ones: emulated by SIMDe, or under QEMU."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bitnet_cy.engine import kernels
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "tests" / "native" / "kernels.c"
+ENGINE = ROOT / "bitnet_cy" / "engine" / "csrc"
+FLAGS = ["-std=gnu11", "-O2", "-fno-math-errno", "-fno-strict-aliasing"]
+
+# The CPUs QEMU plays, and the rows of the kernel table each can run.
+ARM_CPUS = {
+    "max": ["neon", "neondot", "neoni8mm"],
+    "neoverse-n1": ["neon", "neondot"],
+    "cortex-a57": ["neon"],
+}
+
+
+def needs(tool: str, package: str) -> str:
+    """Path of a program, or skip."""
+    found = shutil.which(tool)
+    if found is None:
+        pytest.skip(f"{tool} is not installed (Debian: {package})")
+    return found
+
+
+def compile_kernels(compiler: str, folder: Path, *flags: str) -> Path:
+    program = folder / "kernels"
+    command = [compiler, *FLAGS, f"-I{ENGINE}", *flags, str(SOURCE), "-o", str(program), "-lm"]
+    subprocess.run(command, check=True)
+    return program
+
+
+def check(*command: str | Path) -> list[str]:
+    """Run the program; the names of the kernels it found right."""
+    run = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return [line.split(":")[0] for line in run.stdout.splitlines()]
+
+
+def test_kernels_of_this_cpu_agree_in_c(tmp_path: Path) -> None:
+    program = compile_kernels(needs("cc", "gcc"), tmp_path)
+    assert check(program) == kernels.available()
+
+
+def test_vnni_kernels_agree_emulated(tmp_path: Path) -> None:
+    if "avx2" not in kernels.available():
+        pytest.skip("this CPU lacks AVX2, which the emulation is compiled for")
+    if not Path("/usr/include/simde").exists():
+        pytest.skip("SIMDe is not installed (Debian: libsimde-dev)")
+    compiler = needs("gcc", "gcc")
+    program = compile_kernels(compiler, tmp_path, "-DBN_EMULATED", "-mavx2", "-mfma", "-mf16c")
+    names = ["avx2", "avxvnni", "avx512vnni"]
+    assert check(program, *names) == names
+
+
+@pytest.fixture(scope="module")
+def arm_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    needs("qemu-aarch64-static", "qemu-user-static")
+    compiler = needs("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu libc6-dev-arm64-cross")
+    return compile_kernels(compiler, tmp_path_factory.mktemp("arm"), "-static")
+
+
+@pytest.mark.parametrize("cpu", ARM_CPUS)
+def test_arm_kernels_agree_under_qemu(cpu: str, arm_program: Path) -> None:
+    found = check("qemu-aarch64-static", "-cpu", cpu, arm_program)
+    assert found == ["scalar", *ARM_CPUS[cpu]]
