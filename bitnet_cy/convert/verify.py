@@ -29,6 +29,7 @@ _VALUE_ERRORS = {
     "Q6_K": (0.0, 256, 1 / 28),
 }
 _SMALLEST_F16 = 2.0**-25
+_COMPARED = 1 << 24
 
 
 def verify(source: Model, written: Model, progress: Progress) -> Report:
@@ -115,11 +116,17 @@ def _scale_error(source: Ternary, written: Ternary) -> float:
 
 def _compare_floats(source: FloatWeight, written: FloatWeight, row: Row) -> None:
     if written.stored == source.stored:
-        if not np.array_equal(source.raw(), written.raw()):
-            raise FormatError("is written wrongly: its bytes differ from the source's")
+        _compare_bytes(source.raw(), written.raw())
         return
     for a, b in zip(source.blocks(), written.blocks(), strict=True):
         row.error = max(row.error, _block_error(a, b, written.stored))
+
+
+def _compare_bytes(source: np.ndarray, written: np.ndarray) -> None:
+    for start in range(0, source.size, _COMPARED):
+        part = slice(start, start + _COMPARED)
+        if not np.array_equal(source[part], written[part]):
+            raise FormatError("is written wrongly: its bytes differ from the source's")
 
 
 def _block_error(source: np.ndarray, written: np.ndarray, stored: str) -> float:
