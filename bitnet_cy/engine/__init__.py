@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-#: Waiting threads spin this often (some tens of microseconds) before they sleep, so that an idle
+#: Waiting threads spin this often (a few to some tens of microseconds), then sleep: an idle
 #: engine uses no CPU and a busy neighbour gets its share. Read once, when OpenMP is loaded.
-_SPIN_DEFAULT = {"GOMP_SPINCOUNT": "20000"}
+_SPIN_DEFAULT = {"GOMP_SPINCOUNT": "1000"}
 
 
 def _load_native() -> None:

@@ -42,11 +42,16 @@ cdef extern from "csrc/step.h" nogil:
         float *normed
         float *logits
 
+cdef extern from "csrc/queue.h" nogil:
+    ctypedef struct bn_stage_queue:
+        pass
+
 
 cdef class Workspace:
     cdef bn_step step
     cdef bn_scratch *scratch
     cdef bn_span *spans
+    cdef bn_stage_queue *queues
     cdef list owned
     cdef int32_t[::1] ids
     cdef int32_t[::1] logit_rows

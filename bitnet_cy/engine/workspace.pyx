@@ -3,9 +3,10 @@
 
 import numpy as np
 
-from cython.parallel cimport parallel, prange, threadid
+from cython.parallel cimport prange
 
 from libc.stdlib cimport calloc, free
+from libc.string cimport memset
 
 from bitnet_cy.engine.kernels cimport active_kernels
 from bitnet_cy.engine.native cimport *
@@ -15,84 +16,26 @@ from bitnet_cy.engine.weights import aligned_bytes
 from bitnet_cy.errors import ResourceError
 
 
-cdef extern from "csrc/attention.h" nogil:
+cdef extern from "csrc/forward.h" nogil:
     enum:
         BN_GEMM_UNIT_ROWS
         BN_GEMV_UNIT_ROWS
 
-    void bn_stage_embed(const bn_step *, ptrdiff_t) noexcept
-    ptrdiff_t bn_prepare_units(const bn_step *) noexcept
-    void bn_stage_prepare(const bn_step *, const float *, ptrdiff_t, const float *, ptrdiff_t,
-                          int) noexcept
-    ptrdiff_t bn_linear_units(const bn_step *, const bn_linear *) noexcept
-    void bn_stage_linear(const bn_step *, const bn_linear *, ptrdiff_t, float *, ptrdiff_t, int,
-                         int) noexcept
-    ptrdiff_t bn_qkv_units(const bn_step *, const bn_layer *) noexcept
-    void bn_stage_qkv(const bn_step *, const bn_layer *, ptrdiff_t, int) noexcept
-    void bn_stage_rope(const bn_step *, ptrdiff_t, ptrdiff_t) noexcept
-    ptrdiff_t bn_attention_units(const bn_step *) noexcept
-    void bn_stage_attention(const bn_step *, ptrdiff_t, ptrdiff_t, int) noexcept
     ptrdiff_t bn_attention_scratch(ptrdiff_t, ptrdiff_t) noexcept
-    void bn_stage_gate_up(const bn_step *, const bn_layer *, ptrdiff_t, int) noexcept
-    void bn_stage_output_norm(const bn_step *, ptrdiff_t) noexcept
-    ptrdiff_t bn_head_units(const bn_step *) noexcept
-    void bn_stage_head(const bn_step *, ptrdiff_t, int) noexcept
-
-cdef extern from "csrc/threads.h" nogil:
-    void bn_barrier() noexcept
+    ptrdiff_t bn_n_stages(const bn_network *) noexcept
+    void bn_work(const bn_step *, bn_stage_queue *, int) noexcept
 
 
-cdef void forward(const bn_step *s, int threads) noexcept nogil:
+cdef void forward(const bn_step *s, bn_stage_queue *queues, int threads) noexcept nogil:
     """One block of tokens through the whole network, in one parallel region.
 
-    Each prange is a stage (csrc/stages.h, csrc/attention.h); the next one needs all of it.
+    Each worker takes row tiles from the queue of the stage at hand (csrc/forward.h); which one
+    computes a tile makes no difference to it.
     """
-    cdef const bn_network *net = s.net
-    cdef const bn_layer *layer = net.layers
-    cdef ptrdiff_t width = net.n_heads * net.head_dim
-    cdef ptrdiff_t l = 0, unit
-    with parallel(num_threads=threads):
-        for unit in prange(s.tokens, schedule="dynamic"):
-            bn_stage_embed(s, unit)
-        bn_barrier()
-        for l in range(net.n_layers):
-            layer = &net.layers[l]
-            for unit in prange(bn_prepare_units(s), schedule="dynamic"):
-                bn_stage_prepare(s, s.x, net.hidden, layer.attn_norm, unit, threadid())
-            bn_barrier()
-            for unit in prange(bn_qkv_units(s, layer), schedule="dynamic"):
-                bn_stage_qkv(s, layer, unit, threadid())
-            bn_barrier()
-            for unit in prange(s.tokens, schedule="dynamic"):
-                bn_stage_rope(s, l, unit)
-            bn_barrier()
-            for unit in prange(bn_attention_units(s), schedule="dynamic"):
-                bn_stage_attention(s, l, unit, threadid())
-            bn_barrier()
-            for unit in prange(bn_prepare_units(s), schedule="dynamic"):
-                bn_stage_prepare(s, s.attended, width, layer.attn_sub_norm, unit, threadid())
-            bn_barrier()
-            for unit in prange(bn_linear_units(s, &layer.o), schedule="dynamic"):
-                bn_stage_linear(s, &layer.o, unit, s.x, net.hidden, 1, threadid())
-            bn_barrier()
-            for unit in prange(bn_prepare_units(s), schedule="dynamic"):
-                bn_stage_prepare(s, s.x, net.hidden, layer.ffn_norm, unit, threadid())
-            bn_barrier()
-            for unit in prange(bn_linear_units(s, &layer.gate), schedule="dynamic"):
-                bn_stage_gate_up(s, layer, unit, threadid())
-            bn_barrier()
-            for unit in prange(bn_prepare_units(s), schedule="dynamic"):
-                bn_stage_prepare(s, s.gated, net.ffn, layer.ffn_sub_norm, unit, threadid())
-            bn_barrier()
-            for unit in prange(bn_linear_units(s, &layer.down), schedule="dynamic"):
-                bn_stage_linear(s, &layer.down, unit, s.x, net.hidden, 1, threadid())
-            bn_barrier()
-        for unit in prange(s.n_logits, schedule="dynamic"):
-            bn_stage_output_norm(s, unit)
-        bn_barrier()
-        for unit in prange(bn_head_units(s), schedule="dynamic"):
-            bn_stage_head(s, unit, threadid())
-        bn_barrier()
+    cdef int worker
+    memset(queues, 0, bn_n_stages(s.net) * sizeof(bn_stage_queue))
+    for worker in prange(threads, num_threads=threads, schedule="static", chunksize=1):
+        bn_work(s, queues, worker)
 
 
 cdef class Workspace:
@@ -106,13 +49,15 @@ cdef class Workspace:
         self.owned = []
         self.scratch = <bn_scratch *>calloc(threads, sizeof(bn_scratch))
         self.spans = <bn_span *>calloc(rows, sizeof(bn_span))
-        if self.scratch == NULL or self.spans == NULL:
+        self.queues = <bn_stage_queue *>calloc(bn_n_stages(&network.native), sizeof(bn_stage_queue))
+        if self.scratch == NULL or self.spans == NULL or self.queues == NULL:
             raise ResourceError(f"no memory for {threads} threads and {rows} tokens")
         self._allocate()
 
     def __dealloc__(self):
         free(self.scratch)
         free(self.spans)
+        free(self.queues)
 
     cdef void *_new(self, Py_ssize_t n_bytes) except NULL:
         cdef uint8_t[::1] view = aligned_bytes(max(n_bytes, 64))
@@ -164,4 +109,4 @@ cdef class Workspace:
         if n_logits:
             s.logits = &out[0, 0]
         with nogil:
-            forward(s, threads)
+            forward(s, self.queues, threads)

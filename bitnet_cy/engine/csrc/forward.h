@@ -1,0 +1,94 @@
+/* One forward step, top to bottom: the stages in order, and how many units each has. */
+#ifndef BN_FORWARD_H
+#define BN_FORWARD_H
+
+#include "attention.h"
+#include "queue.h"
+#include "stages.h"
+
+typedef enum bn_stage {
+    BN_ATTN_PREPARE, BN_QKV, BN_ROPE, BN_ATTENTION, BN_O_PREPARE, BN_O,
+    BN_FFN_PREPARE, BN_GATE_UP, BN_DOWN_PREPARE, BN_DOWN,
+    BN_LAYER_STAGES
+} bn_stage;
+
+/* Numbered: 0 the embedding; BN_LAYER_STAGES for each layer; the output norm; the head. */
+static inline ptrdiff_t bn_n_stages(const bn_network *net) {
+    return net->n_layers * BN_LAYER_STAGES + 3;
+}
+
+static ptrdiff_t bn_layer_stage_units(const bn_step *s, const bn_layer *layer, bn_stage stage) {
+    switch (stage) {
+    case BN_QKV: return bn_qkv_units(s, layer);
+    case BN_ROPE: return s->tokens;
+    case BN_ATTENTION: return bn_attention_units(s);
+    case BN_O: return bn_linear_units(s, &layer->o);
+    case BN_GATE_UP: return bn_linear_units(s, &layer->gate);
+    case BN_DOWN: return bn_linear_units(s, &layer->down);
+    default: return bn_prepare_units(s);
+    }
+}
+
+static void bn_layer_stage_run(const bn_step *s, ptrdiff_t l, bn_stage stage, ptrdiff_t unit,
+                               int thread) {
+    const bn_network *net = s->net;
+    const bn_layer *layer = &net->layers[l];
+    const ptrdiff_t heads = net->n_heads * net->head_dim;
+    switch (stage) {
+    case BN_ATTN_PREPARE:
+        bn_stage_prepare(s, s->x, net->hidden, layer->attn_norm, unit, thread);
+        break;
+    case BN_QKV: bn_stage_qkv(s, layer, unit, thread); break;
+    case BN_ROPE: bn_stage_rope(s, l, unit); break;
+    case BN_ATTENTION: bn_stage_attention(s, l, unit, thread); break;
+    case BN_O_PREPARE:
+        bn_stage_prepare(s, s->attended, heads, layer->attn_sub_norm, unit, thread);
+        break;
+    case BN_O: bn_stage_linear(s, &layer->o, unit, s->x, net->hidden, 1, thread); break;
+    case BN_FFN_PREPARE:
+        bn_stage_prepare(s, s->x, net->hidden, layer->ffn_norm, unit, thread);
+        break;
+    case BN_GATE_UP: bn_stage_gate_up(s, layer, unit, thread); break;
+    case BN_DOWN_PREPARE:
+        bn_stage_prepare(s, s->gated, net->ffn, layer->ffn_sub_norm, unit, thread);
+        break;
+    case BN_DOWN: bn_stage_linear(s, &layer->down, unit, s->x, net->hidden, 1, thread); break;
+    default: break;
+    }
+}
+
+static ptrdiff_t bn_stage_units(const bn_step *s, ptrdiff_t number) {
+    const ptrdiff_t layer_stages = s->net->n_layers * BN_LAYER_STAGES;
+    if (number == 0) return s->tokens;
+    if (number == layer_stages + 1) return s->n_logits;
+    if (number == layer_stages + 2) return bn_head_units(s);
+    return bn_layer_stage_units(s, &s->net->layers[(number - 1) / BN_LAYER_STAGES],
+                                (bn_stage)((number - 1) % BN_LAYER_STAGES));
+}
+
+static void bn_stage_run(const bn_step *s, ptrdiff_t number, ptrdiff_t unit, int thread) {
+    const ptrdiff_t layer_stages = s->net->n_layers * BN_LAYER_STAGES;
+    if (number == 0) bn_stage_embed(s, unit);
+    else if (number == layer_stages + 1) bn_stage_output_norm(s, unit);
+    else if (number == layer_stages + 2) bn_stage_head(s, unit, thread);
+    else
+        bn_layer_stage_run(s, (number - 1) / BN_LAYER_STAGES,
+                           (bn_stage)((number - 1) % BN_LAYER_STAGES), unit, thread);
+}
+
+/* One thread's part of a step: take units of a stage while there are any, wait for the others. */
+static void bn_work(const bn_step *s, bn_stage_queue *queues, int thread) {
+    const ptrdiff_t n_stages = bn_n_stages(s->net);
+    for (ptrdiff_t number = 0; number < n_stages; number++) {
+        const ptrdiff_t units = bn_stage_units(s, number);
+        bn_stage_queue *queue = &queues[number];
+        ptrdiff_t unit;
+        while ((unit = bn_counter_next(&queue->taken)) < units) {
+            bn_stage_run(s, number, unit, thread);
+            bn_counter_next(&queue->done);
+        }
+        bn_queue_wait(queue, units);
+    }
+}
+
+#endif
