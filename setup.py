@@ -33,35 +33,37 @@ class BuildEngine(build_ext):
     """Adds the flags of the compiler at hand, and OpenMP where it links."""
 
     def build_extensions(self) -> None:
+        # Here and not at the top: what only asks for metadata or an sdist translates nothing.
+        from Cython.Build import cythonize
+
         compile_args, link_args = self.flags()
         openmp_compile, openmp_link = self.openmp()
         for extension in self.extensions:
+            translated = cythonize([extension], build_dir=self.build_temp, force=self.force)
+            extension.sources = translated[0].sources
             extension.extra_compile_args = compile_args + openmp_compile
             extension.extra_link_args = link_args + openmp_link
+        self.parallel = self.parallel or min(len(self.extensions), os.cpu_count() or 1)
         try:
             super().build_extensions()
         except (CompileError, LinkError) as error:
             raise type(error)(f"{error}\n{ADVICE}") from None
 
-    def build_extension(self, extension: Extension) -> None:
-        # Here and not at the top: what only asks for metadata or an sdist translates nothing.
-        from Cython.Build import cythonize
-
-        translated = cythonize([extension], build_dir=self.build_temp, force=self.force)
-        extension.sources = translated[0].sources
-        super().build_extension(extension)
-
     def flags(self) -> tuple[list[str], list[str]]:
         debug = os.environ.get("BITNET_CY_DEBUG") == "1"
+        sanitizers = os.environ.get("BITNET_CY_SANITIZE")
         if self.compiler.compiler_type == "msvc":
             return ["/std:c11", *(["/Od", "/Zi"] if debug else ["/O2"])], []
         compile_args = ["-std=gnu11", "-fno-math-errno", "-fno-strict-aliasing"]
-        compile_args += ["-O0", "-g"] if debug else ["-O3", "-g0"]
+        if debug:
+            compile_args += ["-O0", "-g"]
+        else:  # the sanitizers' checks make -O3 compile for minutes
+            compile_args += ["-O1", "-g"] if sanitizers else ["-O3", "-g0"]
         link_args: list[str] = []
         if os.environ.get("BITNET_CY_NATIVE") == "1":
             compile_args.append("-march=native")
-        if sanitizers := os.environ.get("BITNET_CY_SANITIZE"):
-            compile_args += [f"-fsanitize={sanitizers}", "-fno-omit-frame-pointer", "-g"]
+        if sanitizers:
+            compile_args += [f"-fsanitize={sanitizers}", "-fno-omit-frame-pointer"]
             link_args.append(f"-fsanitize={sanitizers}")
         return compile_args, link_args
 
