@@ -14,6 +14,7 @@ from oracle_models import Linear, Weights
 
 from bitnet_cy.formats import floats, safetensors
 from bitnet_cy.formats.safetensors import TensorSource
+from bitnet_cy.tokenizer.split_rules import RULES
 
 NAMES = {
     "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
@@ -134,6 +135,9 @@ def write_vocabulary(
     from tokenizers import Tokenizer, processors
 
     library = Tokenizer.from_str(vocabularies.trained_bpe(rule).to_str())
+    normalizer = RULES[rule].normalizer()
+    if normalizer is not None:
+        library.normalizer = normalizer
     bos = vocabularies.SPECIAL[0]
     library.post_processor = processors.TemplateProcessing(
         single=f"{bos} $A", special_tokens=[(bos, library.token_to_id(bos))]

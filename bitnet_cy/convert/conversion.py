@@ -42,8 +42,8 @@ def convert(
         type: of the ternary matrices, one of TYPES: "i2_s", "tq1_0", "tq2_0", dequantized "f16"
             or "bf16", or "hf" for a folder with packed uint8 weights.
         embedding: of embedding and head: "keep", "f16", "bf16", "q8_0" or "q6_k".
-        from_masters: the dense matrices of a Llama checkpoint that does not say so are masters
-            of a BitNet model, to be quantized as in training.
+        from_masters: dense matrices are masters of a BitNet model, to be quantized as in
+            training, though the source does not say so (its architecture is Llama's).
         pre: the name of the splitting rule, where the vocabulary's own has none.
         with_vocabulary: False leaves a checkpoint's vocabulary out.
         arrangement: of I2_S tensors in the source: "128", "64" or "4row".
@@ -124,7 +124,9 @@ def _open(
         return checkpoint_source.read(
             source, from_masters=from_masters, pre=pre, with_vocabulary=with_vocabulary
         )
-    return gguf_source.read(source, arrangement=arrangement, kernels=kernels, pre=pre)
+    return gguf_source.read(
+        source, arrangement=arrangement, kernels=kernels, from_masters=from_masters, pre=pre
+    )
 
 
 def _probe(model: Model) -> None:

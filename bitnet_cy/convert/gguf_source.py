@@ -30,29 +30,30 @@ def read(
     *,
     arrangement: str = "128",
     kernels: Kernels | None = None,
+    from_masters: bool = False,
     pre: str | None = None,
 ) -> Model:
     """Open a file; its tensors are decoded when they are loaded.
 
     arrangement: of I2_S tensors, "128", "64" or "4row". kernels: TL1 and TL2 parameters (BM, BK,
-    bm) by matrix shape (rows, cols). pre: the splitting rule, if the file's is missing or wrong.
+    bm) by matrix shape (rows, cols). from_masters: dense matrices are masters of a ternary model.
+    pre: the splitting rule, if the file's is missing or wrong.
     """
     file = gguf.read(path)
     try:
-        return _read(file, arrangement, kernels or {}, pre)
+        return _read(file, _Tensors(file, arrangement, kernels or {}, from_masters), pre)
     except BaseException:
         file.close()
         raise
 
 
-def _read(file: GGUFFile, arrangement: str, kernels: Kernels, pre: str | None) -> Model:
+def _read(file: GGUFFile, reader: _Tensors, pre: str | None) -> Model:
     shape = from_metadata(file.metadata, file.path.stem)
     embedding = file.tensors.get(EMBEDDING)
     if embedding is None or len(embedding.shape) != 2:
         raise FormatError(f"{file.path.name} has no embedding matrix {EMBEDDING}; it is no model")
     shape = replace(shape, vocab_size=embedding.shape[0])
     tied = HEAD not in file.tensors
-    reader = _Tensors(file, arrangement, kernels)
     weights = tuple(reader.weight(slot) for slot in slots(shape, tied))
     reader.refuse_rest(shape.family)
     prefix = f"{file.metadata['general.architecture']}."
@@ -76,8 +77,11 @@ def _read(file: GGUFFile, arrangement: str, kernels: Kernels, pre: str | None) -
 
 
 class _Tensors:
-    def __init__(self, file: GGUFFile, arrangement: str, kernels: Kernels) -> None:
+    def __init__(
+        self, file: GGUFFile, arrangement: str, kernels: Kernels, from_masters: bool
+    ) -> None:
         self._file, self._arrangement, self._kernels = file, arrangement, kernels
+        self._from_masters = from_masters
         self._left = dict(file.tensors)
 
     def weight(self, slot: Slot) -> Weight:
@@ -151,5 +155,5 @@ class _Tensors:
         def blocks() -> Any:
             return decoded(self._file.raw(info.name), info.type_name, (rows, cols))
 
-        found = from_floats(blocks, (rows, cols), False)
+        found = from_floats(blocks, (rows, cols), self._from_masters)
         return Ternary(found.trits, found.scale * factor)

@@ -148,6 +148,7 @@ def _turn_ends(tokenizer: Tokenizer, eos_id: int | None) -> dict[str, int]:
     eom = names.get(_MESSAGE_END)
     turns = [names[name] for name in _TURN_ENDS if names.get(name) in others]
     rest = [index for index in others if index not in (*turns, eom)]
-    keys = {"eot_token_id": next(iter([*turns, *rest]), None)}
-    keys["eom_token_id"] = eom if eom in others else None
-    return _named(**keys)
+    eot = next(iter([*turns, *rest]), None)
+    if eom not in others:
+        eom = next((index for index in rest if index != eot), None)
+    return _named(eot_token_id=eot, eom_token_id=eom)

@@ -71,15 +71,19 @@ def _byte_level(
 
 
 def _rule(library: tokenizers.Tokenizer, state: dict[str, Any]) -> str:
-    """The name of the rule that splits text as the file's own pre-tokenizer does."""
-    normalizer = library.normalizer
+    """The name of the rule that splits text as the file's own pre-tokenizer does.
+
+    Rules that agree on `ignore_merges` come first; to others it makes no difference unless the
+    vocabulary has words that its merges cannot make, which comparing ids would tell.
+    """
     expected = [library.pre_tokenizer.pre_tokenize_str(text) for text in _RULE_PROBES]
-    ignore_merges = state["model"].get("ignore_merges", False)
-    for name, rule in split_rules.RULES.items():
-        if type(normalizer) is not type(rule.normalizer()) or rule.ignore_merges != ignore_merges:
-            continue
+    ignores = state["model"].get("ignore_merges", False)
+    rules = sorted(split_rules.RULES.items(), key=lambda item: item[1].ignore_merges != ignores)
+    for name, rule in rules:
         splitter = rule.build()
-        if [splitter.pre_tokenize_str(text) for text in _RULE_PROBES] == expected:
+        if type(library.normalizer) is type(rule.normalizer()) and expected == [
+            splitter.pre_tokenize_str(text) for text in _RULE_PROBES
+        ]:
             return name
     raise UnsupportedError(
         "tokenizer.json splits text by a rule that GGUF files have no name for; known are "
