@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from bitnet_cy import checks
 from bitnet_cy.errors import ContextError, OptionError
 from bitnet_cy.sampling import Logits, Sampler
+from bitnet_cy.speculation import PromptLookup
 from bitnet_cy.tokenizer.stream import StreamDecoder
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ class GenerationConfig:
     top_k, top_p, min_p: which tokens may be drawn; see bitnet_cy.sampling.Sampler for the order.
     repetition_penalty: above 1 discourages tokens of the prompt and the text so far.
     stop: a string or several; the text ends before the first that appears.
+    prompt_lookup_num_tokens: above 0, check up to so many guessed tokens in one step where the
+        text repeats an earlier part of itself: the same tokens, sooner.
     seed: makes the draws repeatable; None draws a fresh one.
     """
 
@@ -39,6 +42,7 @@ class GenerationConfig:
     repetition_penalty: float = 1.0
     stop: str | Sequence[str] = ()
     seed: int | None = None
+    prompt_lookup_num_tokens: int = 0
 
     def __post_init__(self) -> None:
         self._set("max_new_tokens", checks.whole("max_new_tokens", self.max_new_tokens, 1))
@@ -51,6 +55,8 @@ class GenerationConfig:
         self._set("stop", checks.strings("stop", self.stop))
         if self.seed is not None:
             self._set("seed", checks.whole("seed", self.seed, 0))
+        lookup = checks.whole("prompt_lookup_num_tokens", self.prompt_lookup_num_tokens, 0, 64)
+        self._set("prompt_lookup_num_tokens", lookup)
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -181,6 +187,55 @@ class StopStrings:
         return 0
 
 
+class Writer:
+    """One generation in progress: logits in, chunks out.
+
+    `prompt_ids` must fit the context (check_fits); `held` of them are in the session already.
+    `continuation`: the text goes on from the prompt's, so a space it starts with belongs to it.
+    `pending` are the ids to evaluate next, `finished` tells that there are none.
+    """
+
+    def __init__(
+        self,
+        prompt_ids: Sequence[int],
+        config: GenerationConfig,
+        tokenizer: Tokenizer,
+        context_length: int,
+        *,
+        held: int = 0,
+        continuation: bool = True,
+    ) -> None:
+        self.pending = list(prompt_ids[held:])
+        self.finished = False
+        self._tokenizer = tokenizer
+        self._sampler = _sampler(config, prompt_ids)
+        self._decoder = StreamDecoder(tokenizer, continuation=continuation)
+        self._stops = StopStrings(config.stop)
+        self._prompt_tokens, self._held, self._count = len(prompt_ids), held, 0
+        room = context_length - len(prompt_ids) + 1  # the last token needs no place
+        self._limit = min(config.max_new_tokens, room)
+        self._seconds = [0.0, 0.0]  # prompt, decode
+
+    @property
+    def remaining(self) -> int:
+        """The most tokens that can still come."""
+        return 0 if self.finished else self._limit - self._count
+
+    def take(self, logits: Logits, start: float) -> Chunk:
+        """Choose the next token; `start` is when computing its logits began."""
+        token = self._sampler.sample(logits)
+        self.pending = [token]
+        self._count += 1
+        text, reason = _step(token, self._tokenizer, self._decoder, self._stops)
+        if reason is None and self._count == self._limit:
+            text, reason = text + _rest(self._decoder, self._stops), "length"
+        self.finished = reason is not None
+        self._seconds[self._count > 1] += time.perf_counter() - start
+        return Chunk(
+            text, token, reason, self._prompt_tokens, self._count, *self._seconds, self._held
+        )
+
+
 def run(
     session: Session,
     prompt_ids: Sequence[int],
@@ -190,36 +245,55 @@ def run(
 ) -> Generator[Chunk, None, None]:
     """Generate after a prompt; one Chunk per token, the last with a finish_reason.
 
-    What the session holds already must be the beginning of the prompt, and shorter than it. The
-    prompt must fit the context (check_fits); when the context is full the generation ends with
-    "length". `continuation`: the text goes on from the prompt's, so a space it starts with
-    belongs to it. Uses the session until the generator ends or is closed.
+    What the session holds already must be the beginning of the prompt, and shorter than it. When
+    the context is full the generation ends with "length". Uses the session until the generator
+    ends or is closed.
     """
-    sampler = _sampler(config, prompt_ids)
-    decoder = StreamDecoder(tokenizer, continuation=continuation)
-    stops = StopStrings(config.stop)
-    reused = session.position
-    room = session.context_length - len(prompt_ids) + 1  # the last token needs no place
-    limit = min(config.max_new_tokens, room)
-    pending = list(prompt_ids[reused:])
-    prompt_seconds = decode_seconds = 0.0
-    for count in range(1, limit + 1):
+    writer = Writer(
+        prompt_ids,
+        config,
+        tokenizer,
+        session.context_length,
+        held=session.position,
+        continuation=continuation,
+    )
+    start = time.perf_counter()
+    chunk = writer.take(evaluate(session, writer.pending), start)
+    yield chunk
+    lookup = PromptLookup(prompt_ids, config.prompt_lookup_num_tokens)
+    while not writer.finished:
         start = time.perf_counter()
-        token = sampler.sample(evaluate(session, pending))
-        pending = [token]
-        text, reason = _step(token, tokenizer, decoder, stops)
-        if reason is None and count == limit:
-            text, reason = text + _rest(decoder, stops), "length"
-        seconds = time.perf_counter() - start
-        if count == 1:
-            prompt_seconds = seconds
-        else:
-            decode_seconds += seconds
-        yield Chunk(
-            text, token, reason, len(prompt_ids), count, prompt_seconds, decode_seconds, reused
-        )
-        if reason is not None:
-            return
+        lookup.push(chunk.token_id)
+        draft = lookup.draft(writer.remaining - 1)
+        if not draft:
+            chunk = writer.take(session.forward(writer.pending), start)
+            yield chunk
+            continue
+        for chunk in _checked_draft(session, writer, lookup, draft, start):
+            yield chunk
+
+
+def _checked_draft(
+    session: Session, writer: Writer, lookup: PromptLookup, draft: list[int], start: float
+) -> list[Chunk]:
+    """Evaluate the pending token and a draft in one step; the chunks of what holds of it.
+
+    Every token is sampled from the logits it would have been sampled from without a draft, so
+    tokens and distribution are those of plain decoding.
+    """
+    first = session.position
+    rows = session.forward([*writer.pending, *draft], logits="all")
+    chunks: list[Chunk] = []
+    for row, guess in zip(rows, [*draft, None], strict=True):
+        chunks.append(writer.take(row, start))
+        start = time.perf_counter()
+        if writer.finished or chunks[-1].token_id != guess:
+            break
+    for chunk in chunks[:-1]:
+        lookup.push(chunk.token_id)
+    lookup.judge(len(draft), len(chunks) - 1)
+    session.truncate(first + len(chunks))
+    return chunks
 
 
 def evaluate(session: Session, ids: Sequence[int]) -> Logits:

@@ -29,7 +29,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sampling": {"errors", "checks"},
     "threads": SMALL_PARTS,
     "memory": SMALL_PARTS,
-    "generation": {"errors", "checks", "sampling", "tokenizer"},
+    "speculation": set(),
+    "generation": {"errors", "checks", "sampling", "speculation", "tokenizer"},
+    "batch": {"generation"},
     "sessions": {"errors", "generation"},
     "convert": {"errors", "chat", "formats", "tokenizer"},
     "architectures": {"errors", "engine", "formats"},
@@ -37,6 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model": SMALL_PARTS
     | {
         "architectures",
+        "batch",
         "chat",
         "engine",
         "formats",

@@ -65,6 +65,12 @@ def add_generation(parser: argparse.ArgumentParser) -> None:
         "--stop", action="append", metavar="TEXT", help="end before this text; may be repeated"
     )
     group.add_argument("--seed", type=int, metavar="N", help="makes drawing repeatable")
+    group.add_argument(
+        "--prompt-lookup-num-tokens",
+        type=int,
+        metavar="N",
+        help="check up to N guessed tokens at once where the text repeats itself; 0 (default): off",
+    )
 
 
 def add_text(parser: argparse.ArgumentParser, name: str) -> None:
