@@ -231,8 +231,9 @@ class Writer:
             text, reason = text + _rest(self._decoder, self._stops), "length"
         self.finished = reason is not None
         self._seconds[self._count > 1] += time.perf_counter() - start
+        prompt, decode = self._seconds
         return Chunk(
-            text, token, reason, self._prompt_tokens, self._count, *self._seconds, self._held
+            text, token, reason, self._prompt_tokens, self._count, prompt, decode, self._held
         )
 
 
