@@ -12,4 +12,5 @@ BITNET_CY_SANITIZE=address,undefined "$work/venv/bin/python" -m pip install --qu
 cd "$work"
 LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" \
   ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-  PYTHONMALLOC=malloc "$work/venv/bin/python" -m pytest -q -p no:cacheprovider "$root/tests" "$@"
+  PYTHONMALLOC=malloc "$work/venv/bin/python" -m pytest -q -p no:cacheprovider --capture=sys \
+  "$root/tests" "$@"
