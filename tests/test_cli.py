@@ -48,6 +48,9 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     return run
 
 
+DRAWN = {"temperature": 0.8, "top_p": 0.95, "seed": 0}  # as the command line does unless told
+
+
 def stdin(monkeypatch: pytest.MonkeyPatch, raw: bytes) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw), encoding="utf-8"))
 
@@ -56,7 +59,7 @@ def stdin(monkeypatch: pytest.MonkeyPatch, raw: bytes) -> None:
 
 
 def test_generate_prints_what_the_model_generates(run: Run, path: str, model: Model) -> None:
-    expected = model.generate("Once upon", max_new_tokens=12)
+    expected = model.generate("Once upon", max_new_tokens=12, **DRAWN)
     assert run("generate", "-m", path, "Once upon", "-n", 12) == expected.text + "\n"
     assert run("generate", "-m", path, "Once upon", "-n", 12, "--echo") == (
         f"Once upon{expected.text}\n"
@@ -80,7 +83,7 @@ def test_generate_passes_every_option_on(run: Run, path: str, model: Model) -> N
 def test_a_prompt_comes_from_a_file_or_standard_input(
     run: Run, path: str, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = model.generate("Zwölf\nBrüder", max_new_tokens=5).text + "\n"
+    expected = model.generate("Zwölf\nBrüder", max_new_tokens=5, **DRAWN).text + "\n"
     file = tmp_path / "prompt.txt"
     file.write_bytes("Zwölf\nBrüder\n".encode())
     assert run("generate", "-m", path, "-n", 5, "-f", file) == expected
@@ -106,12 +109,12 @@ def test_chat_answers_lines_and_keeps_the_conversation(
     stdin(monkeypatch, b"Hello\n\nAnd you?\n/reset\nHello\n/exit\nnever\n")
     system = {"role": "system", "content": "Be kind."}
     messages = [system, {"role": "user", "content": "Hello"}]
-    first = model.chat(messages, max_new_tokens=6).text
+    first = model.chat(messages, max_new_tokens=6, **DRAWN).text
     messages += [
         {"role": "assistant", "content": first},
         {"role": "user", "content": "And you?"},
     ]
-    second = model.chat(messages, max_new_tokens=6).text
+    second = model.chat(messages, max_new_tokens=6, **DRAWN).text
     found = run("chat", "-m", path, "-n", 6, "--system", "Be kind.")
     assert found == f"{first}\n{second}\n{first}\n"
 

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 Verbs = Any  # argparse gives its subparsers no public type
 
+TEMPERATURE, TOP_P, SEED = 0.8, 0.95, 0
+"""What the command line draws with unless told: small models repeat themselves when they always
+take the likeliest token, and a fixed seed still gives the same text each time."""
+
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -49,14 +53,24 @@ def add_pre(parser: Any) -> None:
 
 
 def add_generation(parser: argparse.ArgumentParser) -> None:
-    """How to generate; unset options keep the defaults of GenerationConfig."""
+    """How to generate; other unset options keep the defaults of GenerationConfig."""
     group = parser.add_argument_group("generation")
     group.add_argument("-n", "--max-new-tokens", type=int, metavar="N", help="default: 256")
     group.add_argument(
-        "--temperature", type=float, metavar="X", help="0 (default): always the likeliest token"
+        "--temperature",
+        type=float,
+        default=TEMPERATURE,
+        metavar="X",
+        help=f"default: {TEMPERATURE}; 0: always the likeliest token",
     )
     group.add_argument("--top-k", type=int, metavar="N", help="draw from the N likeliest; 0: all")
-    group.add_argument("--top-p", type=float, metavar="X", help="draw from this share; default: 1")
+    group.add_argument(
+        "--top-p",
+        type=float,
+        default=TOP_P,
+        metavar="X",
+        help=f"draw from this share of probability; default: {TOP_P}",
+    )
     group.add_argument(
         "--min-p", type=float, metavar="X", help="nothing rarer than this part of the likeliest"
     )
@@ -64,7 +78,13 @@ def add_generation(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--stop", action="append", metavar="TEXT", help="end before this text; may be repeated"
     )
-    group.add_argument("--seed", type=int, metavar="N", help="makes drawing repeatable")
+    group.add_argument(
+        "--seed",
+        type=int,
+        default=SEED,
+        metavar="N",
+        help=f"another number, another text; default: {SEED}",
+    )
     group.add_argument(
         "--prompt-lookup-num-tokens",
         type=int,
