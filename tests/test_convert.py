@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -351,3 +352,17 @@ def test_force_replaces_a_file_and_a_folder(tmp_path: Path) -> None:
     convert(source, tmp_path / "b", type="hf", embedding="f16", force=True)
     assert json.loads((tmp_path / "b" / "config.json").read_text())["dtype"] == "float16"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.gguf", "b", "hf"]
+
+
+@pytest.mark.parametrize("form", ["packed", "masters"])
+def test_memory_does_not_grow_with_the_number_of_layers(form: str, tmp_path: Path) -> None:
+    peaks = []
+    for layers in (2, 12):
+        source = tiny(form=form, layers=layers, ffn=1024, vocab_size=320).write(
+            tmp_path / str(layers) / "hf"
+        )
+        tracemalloc.start()
+        convert(source, tmp_path / str(layers) / "out.gguf", with_vocabulary=False)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]

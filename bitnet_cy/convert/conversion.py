@@ -12,7 +12,8 @@ from bitnet_cy.convert.model import Model
 from bitnet_cy.convert.progress import Progress
 from bitnet_cy.convert.report import Report
 from bitnet_cy.convert.verify import file_size, verify
-from bitnet_cy.errors import FormatError, OptionError, ResourceError
+from bitnet_cy.convert.weights import TernaryWeight, located
+from bitnet_cy.errors import BitNetError, FormatError, OptionError, ResourceError
 
 FOLDER = "hf"
 TYPES = (*(name.lower() for name in gguf_target.FILE_TYPES), FOLDER)
@@ -63,14 +64,9 @@ def convert(
         _probe(model)
         if type_name is None:
             folder_target.write(model, partial, embedding_type, shown)
-            written = checkpoint_source.read(partial, with_vocabulary=model.tokenizer is not None)
         else:
             gguf_target.write(model, partial, type_name, embedding_type, shown)
-            written = gguf_source.read(partial)
-        try:
-            report = verify(model, written, shown)
-        finally:
-            written.close()
+        report = _verify(model, partial, shown)
         report.nbytes, report.path = file_size(partial), out
         _rename(partial, out)
         return report
@@ -131,14 +127,23 @@ def _open(
 
 def _probe(model: Model) -> None:
     """Fail on the first matrix, before a byte is written: a dense model is told at once."""
-    from bitnet_cy.convert.weights import TernaryWeight, located
-    from bitnet_cy.errors import BitNetError
-
     first = next(weight for weight in model.weights if isinstance(weight, TernaryWeight))
     try:
         first.load()
     except BitNetError as error:
         raise located(first, error) from None
+
+
+def _verify(model: Model, partial: Path, shown: Progress) -> Report:
+    """Open what was written and compare it with the source."""
+    if partial.is_dir():
+        written = checkpoint_source.read(partial, with_vocabulary=model.tokenizer is not None)
+    else:
+        written = gguf_source.read(partial)
+    try:
+        return verify(model, written, shown)
+    finally:
+        written.close()
 
 
 def _rename(partial: Path, out: Path) -> None:
