@@ -38,9 +38,9 @@ def generate(
     return [(tokens, np.array(rows)) for tokens, rows in answers]
 
 
-def tokenize(model: Path, texts: Sequence[str], special: bool) -> list[list[int]]:
-    """The ids of texts with BOS where the model wants one."""
-    return ask(model, [{"tokenize": text, "special": special} for text in texts])
+def tokenize(model: Path, texts: Sequence[tuple[str, bool]]) -> list[list[int]]:
+    """The ids of texts, each with whether special tokens in it are parsed; BOS as the file says."""
+    return ask(model, [{"tokenize": text, "special": special} for text, special in texts])
 
 
 def _main() -> None:

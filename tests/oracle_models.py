@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,6 +147,26 @@ def _sources(weights: Weights, type_name: str) -> Iterator[TensorSource]:
         trits = stored_rows(weights.shape, name, linear.trits)
         raw = ternary.encode(type_name, trits, linear.scale)
         yield TensorSource(f"{name}.weight", trits.shape, type_name, raw)
+
+
+def write_dense_gguf(path: Path, vocabulary: Mapping[str, Any]) -> Path:
+    """The smallest Llama model, all zeros, with the given `tokenizer.ggml` keys."""
+    size, width = len(vocabulary["tokenizer.ggml.tokens"]), 32
+    keys = {
+        "general.architecture": "llama", "llama.vocab_size": size, "llama.context_length": 128,
+        "llama.embedding_length": width, "llama.block_count": 1, "llama.feed_forward_length": width,
+        "llama.attention.head_count": 1, "llama.attention.layer_norm_rms_epsilon": 1e-5,
+        "llama.rope.dimension_count": width,
+    }  # fmt: skip
+    shapes: dict[str, tuple[int, ...]] = {"token_embd": (size, width), "output_norm": (width,)}
+    shapes |= {f"blk.0.{name}": (width, width) for name in LINEARS}
+    shapes |= {f"blk.0.{name}": (width,) for name in ("attn_norm", "ffn_norm")}
+    sources = [
+        TensorSource(f"{name}.weight", axes, "F32", np.zeros(axes, np.float32).view(np.uint8))
+        for name, axes in shapes.items()
+    ]
+    gguf.write(path, keys | dict(vocabulary), sources)
+    return path
 
 
 def stored_rows(model: Shape, name: str, rows: np.ndarray) -> np.ndarray:
