@@ -13,7 +13,7 @@ from bitnet_cy.engine import kernels
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "tests" / "native" / "kernels.c"
 ENGINE = ROOT / "bitnet_cy" / "engine" / "csrc"
-FLAGS = ["-std=gnu11", "-O2", "-fno-math-errno", "-fno-strict-aliasing"]
+FLAGS = ["-std=gnu11", "-O2", "-fno-math-errno", "-fno-strict-aliasing", "-ffp-contract=off"]
 
 # The CPUs QEMU plays, and the rows of the kernel table each can run.
 ARM_CPUS = {

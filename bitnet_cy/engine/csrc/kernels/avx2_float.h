@@ -19,7 +19,7 @@ BN_AVX2 static void bn_rms_norm_avx2(const float *x, const float *weight, ptrdif
         sum8 = _mm256_fmadd_ps(v, v, sum8);
     }
     float sum = bn_hsum_f32x8(sum8);
-    for (; i < n; i++) sum += x[i] * x[i];
+    for (; i < n; i++) sum = fmaf(x[i], x[i], sum);
     const float factor = 1.0f / sqrtf(sum / (float)n + eps);
     const __m256 factor8 = _mm256_set1_ps(factor);
     for (i = 0; i + 8 <= n; i += 8)
@@ -44,7 +44,8 @@ BN_AVX2 static void bn_rms_norm_avx2(const float *x, const float *weight, ptrdif
         }                                                                                          \
         for (int r = 0; r < n_rows; r++) {                                                         \
             float sum = bn_hsum_f32x8(_mm256_add_ps(even[r], odd[r]));                             \
-            for (ptrdiff_t j = i; j < n; j++) sum += SCALAR(rows[r * stride + j]) * x[j];          \
+            for (ptrdiff_t j = i; j < n; j++)                                                      \
+                sum = fmaf(SCALAR(rows[r * stride + j]), x[j], sum);                               \
             out[r] = sum;                                                                          \
         }                                                                                          \
     }                                                                                              \
