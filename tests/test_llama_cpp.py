@@ -31,7 +31,8 @@ pytest.importorskip("xllamacpp", reason="xllamacpp, which brings llama.cpp, is n
 
 COUNT = 24
 BLOCK = 256
-ACROSS = 0.4  # of the spread of the logits: twice what finer activation scales change
+# What finer activation scales change: logits by about 0.25 of their spread, the cosine by 0.001.
+NEAR_TIE_ACROSS, LEAST_COSINE_ACROSS = 0.4, 0.998
 SILU_BITNET: dict[str, Any] = {"architecture": "bitnet", "kv_heads": 4}
 LLAMA: dict[str, Any] = {"architecture": "llama", "tied": False}
 
@@ -127,7 +128,7 @@ def test_logits_differ_by_the_quantization_where_it_differs(
     ours = blocks.log_probabilities(blocks.ours().logits)
     across = oracle_compare.compare(ours, blocks.expected)
     assert across.exact < 0.01, across
-    assert across.cosine >= oracle_compare.LEAST_COSINE, across
+    assert across.cosine >= LEAST_COSINE_ACROSS, across
 
 
 def linear_by_blocks(x: np.ndarray, trits: np.ndarray, scale: float) -> np.ndarray:
@@ -141,7 +142,7 @@ def linear_by_blocks(x: np.ndarray, trits: np.ndarray, scale: float) -> np.ndarr
 
 
 def test_greedy_tokens_are_equal_but_for_near_ties(blocks: Pair) -> None:
-    assert share_of_equal_steps(blocks, ACROSS) >= 0.25
+    assert share_of_equal_steps(blocks, NEAR_TIE_ACROSS) >= 0.25
 
 
 @pytest.fixture(scope="module", params=[embedded_model().name, *SHARED_VOCABULARIES])
