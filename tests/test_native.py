@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import subprocess
 from pathlib import Path
@@ -46,8 +47,12 @@ def check(*command: str | Path) -> list[str]:
 
 
 def test_kernels_of_this_cpu_agree_in_c(tmp_path: Path) -> None:
-    program = compile_kernels(needs("cc", "gcc"), tmp_path)
-    assert check(program) == kernels.available()
+    compiler = needs("cc", "gcc")
+    target = subprocess.run([compiler, "-dumpmachine"], capture_output=True, text=True).stdout
+    if not target.startswith(platform.machine()):
+        pytest.skip(f"this CPU lacks a compiler of its own: cc builds for {target.strip()}")
+    program = compile_kernels(compiler, tmp_path)
+    assert check(program, *kernels.available()) == kernels.available()
 
 
 def test_vnni_kernels_agree_emulated(tmp_path: Path) -> None:
