@@ -41,7 +41,7 @@ typedef struct bn_kernels {
 
     /* The same for up to BN_GEMM_ROWS rows and many tokens. panels: tokens in groups of `lanes`,
      * each [K / 4][lanes][4] bytes; out[r * out_stride + t] for t < panels * lanes;
-     * decoded: scratch of rows * K bytes, 64-byte aligned. */
+     * decoded: scratch of BN_GEMM_ROWS * K bytes, 64-byte aligned. */
     int lanes;
     void (*ternary_gemm)(const uint8_t *codes, ptrdiff_t blocks, int rows, const int8_t *panels,
                          int n_panels, const int32_t *q_sums, int32_t *out, ptrdiff_t out_stride,
