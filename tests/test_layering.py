@@ -55,7 +55,13 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 ANYTHING = {"cli"}
 # A kernel may use the one of the instruction set that its own extends.
-BUILDS_ON = {"avx2_float": "avx2", "avxvnni": "avx2", "neondot": "neon", "neoni8mm": "neondot"}
+BUILDS_ON = {
+    "avx2_float": "avx2",
+    "avxvnni": "avx2",
+    "avx512vnni": "avx2",
+    "neondot": "neon",
+    "neoni8mm": "neondot",
+}
 SLOW_TO_IMPORT = ("jinja2", "sentencepiece", "tokenizers", "torch", "tqdm", "transformers")
 
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py*") if path.suffix in {".py", ".pyi"})

@@ -14,6 +14,7 @@ _MATRIX_TYPES = {
     "F32": BN_F32, "F16": BN_F16, "BF16": BN_BF16, "Q8_0": BN_Q8_0, "Q6_K": BN_Q6_K,
     "Q4_0": BN_Q4_0,
 }
+_LARGEST = 2**22  # the kernels' int32 sums are exact for rows up to twice this long
 _ACTIVATIONS = {"relu2": BN_RELU2, "silu": BN_SILU}
 
 
@@ -142,9 +143,11 @@ def _check_shape(shape, layers):
     sizes = ("n_layers", "hidden_size", "ffn_size", "n_heads", "n_kv_heads", "head_dim",
              "vocab_size")
     for name in sizes:
-        if not 0 < getattr(shape, name) < 2**24:
-            raise FormatError(f"{name} is {getattr(shape, name)}; a count from 1 to 16777215 "
-                              "is needed")
+        if not 0 < getattr(shape, name) < _LARGEST:
+            raise FormatError(f"{name} is {getattr(shape, name)}; a count from 1 to "
+                              f"{_LARGEST - 1} is needed")
+    if shape.n_heads * shape.head_dim >= _LARGEST:
+        raise FormatError(f"{shape.n_heads} heads of {shape.head_dim} are wider than supported")
     if len(layers) != shape.n_layers:
         raise FormatError(f"{shape.n_layers} layers are announced, {len(layers)} found")
     if shape.n_heads % shape.n_kv_heads or shape.head_dim % 2:

@@ -11,12 +11,12 @@
 #include <immintrin.h>
 #include <string.h>
 
-#include "../kernels.h"
+#include "avx2.h"
 
 #if defined(_MSC_VER) && !defined(__clang__)
 #define BN_AVX512VNNI
 #else
-#define BN_AVX512VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni")))
+#define BN_AVX512VNNI __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")))
 #endif
 
 enum { BN_AVX512VNNI_LANES = 16, BN_AVX512VNNI_TILE_PANELS = 3 };
@@ -86,19 +86,6 @@ BN_AVX512VNNI static void bn_ternary_gemv_avx512vnni(const uint8_t *codes, ptrdi
                                     q_sums[t], out + r * tokens + t, tokens);
 }
 
-BN_AVX512VNNI BN_INLINE void bn_decode_row_avx512vnni(const uint8_t *codes, ptrdiff_t blocks,
-                                                          uint8_t *decoded) {
-    const __m256i low2 = _mm256_set1_epi8(3);
-    for (ptrdiff_t b = 0; b < blocks; b++) {
-        __m256i packed = _mm256_loadu_si256((const __m256i *)(codes + BN_BLOCK_BYTES * b));
-        __m256i *d = (__m256i *)(decoded + BN_BLOCK * b);
-        _mm256_storeu_si256(d, _mm256_and_si256(_mm256_srli_epi16(packed, 6), low2));
-        _mm256_storeu_si256(d + 1, _mm256_and_si256(_mm256_srli_epi16(packed, 4), low2));
-        _mm256_storeu_si256(d + 2, _mm256_and_si256(_mm256_srli_epi16(packed, 2), low2));
-        _mm256_storeu_si256(d + 3, _mm256_and_si256(packed, low2));
-    }
-}
-
 /* A tile of n_rows rows (up to 8) by n_panels (up to 3) groups of 16 tokens, over all of K. */
 BN_AVX512VNNI BN_INLINE void bn_gemm_tile_avx512vnni(const uint8_t *decoded, ptrdiff_t k,
                                                          int n_rows, const int8_t *panels,
@@ -133,7 +120,7 @@ BN_AVX512VNNI static void bn_ternary_gemm_avx512vnni(const uint8_t *codes, ptrdi
                                                      ptrdiff_t out_stride, uint8_t *decoded) {
     const ptrdiff_t k = blocks * BN_BLOCK;
     for (int r = 0; r < rows; r++)
-        bn_decode_row_avx512vnni(codes + r * blocks * BN_BLOCK_BYTES, blocks, decoded + r * k);
+        bn_decode_row_avx2(codes + r * blocks * BN_BLOCK_BYTES, blocks, decoded + r * k);
     for (int p = 0; p < n_panels;) {
         const int8_t *x = panels + p * BN_AVX512VNNI_LANES * k;
         const int32_t *sums = q_sums + p * BN_AVX512VNNI_LANES;
