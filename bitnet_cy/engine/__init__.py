@@ -46,6 +46,7 @@ __all__ = [
     "forward_together",
     "info",
     "kernels",
+    "multiply_add_peaks",
     "read_bandwidth",
     "usable_threads",
 ]
@@ -113,6 +114,22 @@ def read_bandwidth(n_bytes: int, threads: int) -> float:
         kernels.read_bytes(data, threads)
         best = min(best, time.perf_counter() - start)
     return data.size / best
+
+
+def multiply_add_peaks(threads: int) -> dict[str, float]:
+    """Most int8 multiply-adds per second of each instruction the kernels use, best of five."""
+    threads = usable_threads(threads)
+    peaks = {}
+    for name in kernels.peak_names():
+        kernels.run_peak(name, 1 << 20, threads)  # the clock settles
+        peaks[name] = max(_rate(name, threads) for _ in range(5))
+    return peaks
+
+
+def _rate(name: str, threads: int) -> float:
+    start = time.perf_counter()
+    done = kernels.run_peak(name, 1 << 20, threads)
+    return done / (time.perf_counter() - start)
 
 
 _forced = os.environ.get("BITNET_CY_KERNEL")

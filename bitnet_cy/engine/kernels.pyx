@@ -27,6 +27,16 @@ cdef extern from "csrc/dispatch.h" nogil:
     const bn_kernels *bn_runnable(int row) noexcept
     const char *bn_table_name(int row) noexcept
 
+cdef extern from "csrc/peak.h" nogil:
+    enum:
+        BN_PEAK_CHAINS
+    ctypedef struct bn_peak:
+        const char *name
+        int needs
+        int multiply_adds
+        uint32_t (*run)(ptrdiff_t) noexcept nogil
+    const bn_peak *bn_peaks
+
 cdef extern from "csrc/threads.h" nogil:
     int bn_openmp() noexcept
 
@@ -298,6 +308,31 @@ def read_bytes(data, int threads):
     for i in prange(pieces, nogil=True, num_threads=threads, schedule="static"):
         total += bn_read_bytes(&view[i * piece], piece)
     return total
+
+
+def peak_names():
+    """The multiply-add instructions this CPU has and some kernel uses."""
+    return [bn_peaks[i].name.decode() for i in _peaks()]
+
+
+def run_peak(name, Py_ssize_t rounds, int threads):
+    """Run an instruction of peak_names() in `threads` threads; how many multiply-adds those were."""
+    found = [i for i in _peaks() if bn_peaks[i].name.decode() == name]
+    if not found:
+        raise OptionError(f"{name!r} is not measured here; choose from {', '.join(peak_names())}")
+    cdef const bn_peak *peak = &bn_peaks[<int>found[0]]
+    cdef int thread
+    cdef uint32_t mixed = 0
+    for thread in prange(threads, nogil=True, num_threads=threads, schedule="static", chunksize=1):
+        mixed += peak.run(rounds)
+    return rounds * threads * BN_PEAK_CHAINS * peak.multiply_adds
+
+
+def _peaks():
+    count = 0
+    while bn_peaks[count].name != NULL:
+        count += 1
+    return [i for i in range(count) if not bn_peaks[i].needs & ~bn_cpu_features()]
 
 
 select()

@@ -9,6 +9,7 @@ cdef class Network:
     cdef double[::1] frequencies
     cdef dict owned
     cdef readonly object shape
+    cdef readonly dict parts
     cdef readonly Py_ssize_t nbytes
     cdef readonly Py_ssize_t mapped_nbytes
 
@@ -17,5 +18,5 @@ cdef class Network:
     cdef const float *_floats(self, array, n, name) except NULL
     cdef _set_linear(self, bn_linear *native, ternary, rows, cols, name)
     cdef _set_matrix(self, bn_matrix *native, matrix, name)
-    cdef const uint8_t *_bytes(self, array, n, name) except NULL
-    cdef _keep(self, array)
+    cdef const uint8_t *_bytes(self, array, n, name, part) except NULL
+    cdef _keep(self, array, part)

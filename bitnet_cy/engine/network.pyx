@@ -24,13 +24,14 @@ cdef class Network:
     shape: engine.weights.Shape; layers: sequence of engine.weights.Layer; embedding, head:
     engine.weights.Matrix; output_norm: float32 [hidden_size]. Arrays are used where they lie and
     kept alive: nbytes of them in memory of NumPy's, mapped_nbytes elsewhere, as in a mapped file.
+    parts: what the bytes are for, as name -> {"mapped": bytes, "copied": bytes}.
     Raises FormatError where a size contradicts the shape.
     """
 
     def __cinit__(self, shape, layers, embedding, head, output_norm):
         _check_shape(shape, layers)
         self.shape = shape
-        self.owned = {}
+        self.owned, self.parts = {}, {}
         self.layers = <bn_layer *>calloc(shape.n_layers, sizeof(bn_layer))
         if self.layers == NULL:
             raise ResourceError(f"no memory for the table of {shape.n_layers} layers")
@@ -84,7 +85,7 @@ cdef class Network:
             raise FormatError(f"{name} holds a NaN or an infinity; the file is damaged")
         array = np.ascontiguousarray(array)
         cdef const float[::1] view = array
-        self._keep(array)
+        self._keep(array, "norms")
         return &view[0]
 
     cdef _set_linear(self, bn_linear *native, ternary, rows, cols, name):
@@ -95,7 +96,8 @@ cdef class Network:
                               f"[{ternary.rows}, {ternary.cols}]")
         if not (np.isfinite(ternary.scale) and ternary.scale > 0):
             raise FormatError(f"{name}: scale {ternary.scale} is not a positive number")
-        native.codes = self._bytes(ternary.codes.reshape(-1), rows * blocks * BN_BLOCK_BYTES, name)
+        native.codes = self._bytes(ternary.codes.reshape(-1), rows * blocks * BN_BLOCK_BYTES, name,
+                                   "ternary")
         native.rows, native.blocks, native.scale = rows, blocks, ternary.scale
 
     cdef _set_matrix(self, bn_matrix *native, matrix, name):
@@ -111,32 +113,35 @@ cdef class Network:
             raise FormatError(f"{name}: {matrix.cols} columns do not fill blocks of {values} "
                               f"({matrix.type_name})")
         row_bytes = matrix.cols // values * n_bytes
-        native.data = self._bytes(matrix.data, matrix.rows * row_bytes, name)
+        native.data = self._bytes(matrix.data, matrix.rows * row_bytes, name, name)
         native.rows, native.cols, native.row_bytes = matrix.rows, matrix.cols, row_bytes
         native.type = _MATRIX_TYPES[matrix.type_name]
 
-    cdef const uint8_t *_bytes(self, array, n, name) except NULL:
+    cdef const uint8_t *_bytes(self, array, n, name, part) except NULL:
         """uint8 [n], kept alive; copied only where it is not 4-byte aligned."""
         if array.dtype != np.uint8 or array.ndim != 1 or array.size != n:
             raise FormatError(f"{name}: {n} bytes are needed, found {array.size}")
         if array.ctypes.data % 4 or not array.flags.c_contiguous:
             array = np.array(array)
         cdef const uint8_t[::1] view = array
-        self._keep(array)
+        self._keep(array, part)
         return &view[0]
 
-    cdef _keep(self, array):
-        """Keep an array alive and count its bytes, once."""
+    cdef _keep(self, array, part):
+        """Keep an array alive and count its bytes to a part, once."""
         if array.ctypes.data in self.owned:
             return
         self.owned[array.ctypes.data] = array
         base = array
         while isinstance(base.base, np.ndarray):
             base = base.base
+        count = self.parts.setdefault(part, {"mapped": 0, "copied": 0})
         if base.base is None:
             self.nbytes += array.nbytes
+            count["copied"] += array.nbytes
         else:
             self.mapped_nbytes += array.nbytes
+            count["mapped"] += array.nbytes
 
 
 def _check_shape(shape, layers):

@@ -65,6 +65,21 @@ cdef class Session:
         """Bytes of cache and scratch memory."""
         return self.cache_nbytes + self.workspace.nbytes
 
+    def time_stages(self, on=True):
+        """Measure from now on where the time of a step goes, or stop doing so."""
+        self._begin()
+        self.workspace.time_stages(on)
+        self.busy = False
+
+    @property
+    def stage_seconds(self):
+        """Seconds of each kind of stage since time_stages(); empty if it is off.
+
+        Of every step this session ran, or led in forward_together. They add up to the steps'
+        time; a stage lasts until its last unit is done, on whichever thread.
+        """
+        return self.workspace.stage_seconds()
+
     def truncate(self, position):
         """Forget every token from this position on."""
         if not 0 <= position <= self.position:

@@ -1,4 +1,4 @@
-from libc.stdint cimport int8_t, int32_t, uint8_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t
 
 from bitnet_cy.engine.native cimport bn_kernels, bn_network
 from bitnet_cy.engine.network cimport Network
@@ -41,6 +41,7 @@ cdef extern from "csrc/step.h" nogil:
         const int32_t *logit_rows
         float *normed
         float *logits
+        int64_t *stage_ns
 
 cdef extern from "csrc/queue.h" nogil:
     ctypedef struct bn_stage_queue:
@@ -55,11 +56,14 @@ cdef class Workspace:
     cdef list owned
     cdef int32_t[::1] ids
     cdef int32_t[::1] logit_rows
+    cdef int64_t[::1] stage_ns
     cdef readonly Network network
     cdef readonly int threads
     cdef readonly Py_ssize_t rows
     cdef readonly Py_ssize_t nbytes
 
+    cdef time_stages(self, bint on)
+    cdef dict stage_seconds(self)
     cdef void *_new(self, Py_ssize_t n_bytes) except NULL
     cdef _allocate(self)
     cdef _allocate_scratch(self, Py_ssize_t padded, Py_ssize_t k_max)

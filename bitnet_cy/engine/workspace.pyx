@@ -20,9 +20,11 @@ cdef extern from "csrc/forward.h" nogil:
     enum:
         BN_GEMM_UNIT_ROWS
         BN_GEMV_UNIT_ROWS
+        BN_STAGE_KINDS
 
     ptrdiff_t bn_attention_scratch(ptrdiff_t, ptrdiff_t) noexcept
     ptrdiff_t bn_n_stages(const bn_network *) noexcept
+    const char *bn_stage_kind_name(int) noexcept
     void bn_work(const bn_step *, bn_stage_queue *, int) noexcept
 
 
@@ -98,6 +100,17 @@ cdef class Workspace:
             self.scratch[thread].row_q = <int8_t *>self._new(k_max)
             self.scratch[thread].attention = <float *>self._new(
                 bn_attention_scratch(n.head_dim, n.n_heads // n.n_kv_heads) * 4)
+
+    cdef time_stages(self, bint on):
+        self.stage_ns = np.zeros(BN_STAGE_KINDS, dtype=np.int64)
+        self.step.stage_ns = &self.stage_ns[0] if on else NULL
+
+    cdef dict stage_seconds(self):
+        cdef int kind
+        if self.step.stage_ns == NULL:
+            return {}
+        return {bn_stage_kind_name(kind).decode(): self.stage_ns[kind] * 1e-9
+                for kind in range(BN_STAGE_KINDS)}
 
     cdef run(self, Py_ssize_t n_spans, Py_ssize_t n_logits, float[:, ::1] out, int threads):
         """Run the first n_spans spans; the logits of the first n_logits logit_rows go to out."""

@@ -3,6 +3,7 @@
 #define BN_FORWARD_H
 
 #include "attention.h"
+#include "clock.h"
 #include "queue.h"
 #include "stages.h"
 
@@ -15,6 +16,22 @@ typedef enum bn_stage {
 /* Numbered: 0 the embedding; BN_LAYER_STAGES for each layer; the output norm; the head. */
 static inline ptrdiff_t bn_n_stages(const bn_network *net) {
     return net->n_layers * BN_LAYER_STAGES + 3;
+}
+
+/* What is timed together: the embedding, each stage of a layer over all layers, and the rest. */
+enum { BN_STAGE_KINDS = BN_LAYER_STAGES + 3 };
+
+static const char *bn_stage_kind_name(int kind) {
+    static const char *const names[BN_STAGE_KINDS] = {
+        "embedding", "attention_norm", "qkv", "rope", "attention", "o_norm", "o",
+        "ffn_norm", "gate_up", "down_norm", "down", "output_norm", "head"};
+    return names[kind];
+}
+
+static ptrdiff_t bn_stage_kind(const bn_step *s, ptrdiff_t number) {
+    const ptrdiff_t layer_stages = s->net->n_layers * BN_LAYER_STAGES;
+    if (number > layer_stages) return number - layer_stages + BN_LAYER_STAGES;
+    return number ? 1 + (number - 1) % BN_LAYER_STAGES : 0;
 }
 
 static ptrdiff_t bn_layer_stage_units(const bn_step *s, const bn_layer *layer, bn_stage stage) {
@@ -76,9 +93,12 @@ static void bn_stage_run(const bn_step *s, ptrdiff_t number, ptrdiff_t unit, int
                            (bn_stage)((number - 1) % BN_LAYER_STAGES), unit, thread);
 }
 
-/* One thread's part of a step: take units of a stage while there are any, wait for the others. */
+/* One thread's part of a step: take units of a stage while there are any, wait for the others.
+ * The first thread keeps the time, from the end of one stage to the end of the next. */
 static void bn_work(const bn_step *s, bn_stage_queue *queues, int thread) {
     const ptrdiff_t n_stages = bn_n_stages(s->net);
+    int64_t *spent = thread == 0 ? s->stage_ns : NULL;
+    int64_t before = spent ? bn_nanoseconds() : 0;
     for (ptrdiff_t number = 0; number < n_stages; number++) {
         const ptrdiff_t units = bn_stage_units(s, number);
         bn_stage_queue *queue = &queues[number];
@@ -88,6 +108,11 @@ static void bn_work(const bn_step *s, bn_stage_queue *queues, int thread) {
             bn_counter_next(&queue->done);
         }
         bn_queue_wait(queue, units);
+        if (spent) {
+            const int64_t now = bn_nanoseconds();
+            spent[bn_stage_kind(s, number)] += now - before;
+            before = now;
+        }
     }
 }
 

@@ -43,6 +43,7 @@ typedef struct bn_step {
     ptrdiff_t n_logits;
     const int32_t *logit_rows;    /* the rows whose logits are wanted */
     float *normed, *logits;       /* [n_logits][hidden], [n_logits][vocab] */
+    int64_t *stage_ns;            /* nanoseconds per kind of stage, added to; NULL: not measured */
 } bn_step;
 
 #endif
