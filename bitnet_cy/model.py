@@ -116,6 +116,16 @@ class Model:
         return per_token * self.context_length * KV_DTYPES[self.kv_dtype]
 
     @property
+    def memory_breakdown(self) -> dict[str, dict[str, int]]:
+        """Bytes of the weights and of one session's full KV cache, by what they are for.
+
+        {"ternary": {"mapped": bytes, "copied": bytes}, ...}: mapped bytes are the file's own
+        pages, which the system may drop and read again.
+        """
+        cache = {"mapped": 0, "copied": self.kv_cache_nbytes}
+        return {name: dict(part) for name, part in self.network.parts.items()} | {"KV cache": cache}
+
+    @property
     def nbytes_per_token(self) -> int:
         """Bytes of weights read per decoded token: of a separate embedding only one row."""
         weights = int(self.network.nbytes + self.network.mapped_nbytes)

@@ -244,13 +244,26 @@ def test_windows_cover_the_text_with_the_context_that_the_stride_leaves(
 def test_bench_measures_rates_bytes_and_memory(run: Run, path: str) -> None:
     flags = ["-m", path, "-p", 20, "-n", 4, "--repeats", 2, "-t", 1]
     found = json.loads(run("bench", *flags, "--json"))
-    low, high = found["decode_spread"]
+    low, high = found["decode_tokens_per_second_spread"]
     assert 0 < low <= found["decode_tokens_per_second"] <= high
     assert found["prompt_tokens_per_second"] > 0
     assert found["threads"] == 1
     assert 100_000 < found["bytes_per_token"] < Path(path).stat().st_size
     assert found["read_bandwidth"] > 0
-    assert "median of 2" in run("bench", *flags)
+    parts = found["memory_breakdown"]
+    assert set(parts) == {"ternary", "embedding", "output head", "norms", "KV cache", "scratch"}
+    assert found["ternary_bytes"] == parts["ternary"]["mapped"] + parts["ternary"]["copied"]
+    text = run("bench", *flags)
+    assert "median of 2" in text
+    assert "of a plain read's" in text
+
+
+def test_info_shows_what_a_model_takes_in_memory(run: Run, path: str, model: Model) -> None:
+    found = json.loads(run("info", "-m", path, "--json"))["model"]["memory"]
+    assert found == model.memory_breakdown
+    assert found["KV cache"]["copied"] == model.kv_cache_nbytes
+    assert "KV cache" in run("info", "-m", path)
+    assert "KV cache" not in run("info")
 
 
 # The program as a whole

@@ -11,10 +11,11 @@ import numpy as np
 
 from bitnet_cy import checks
 from bitnet_cy.cli import options, output
+from bitnet_cy.cli.breakdown import memory_rows
 from bitnet_cy.errors import OptionError
 
 if TYPE_CHECKING:
-    from bitnet_cy.generation import Session
+    from bitnet_cy.engine import Session
     from bitnet_cy.model import Model
 
 
@@ -50,8 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
 def measure(model: Model, prompt: int, new: int, repeats: int) -> dict[str, Any]:
     """Time `repeats` rounds of a prompt of random tokens and the greedy decoding after it.
 
-    Rates are medians over the rounds with the smallest and largest beside them; between the
-    rounds the same number of bytes as a decoded token takes is plainly read, for comparison.
+    Rates are medians over the rounds with the smallest and largest beside them; in every round
+    as many bytes as the ternary weights take are plainly read, for comparison.
     """
     from bitnet_cy import engine, memory, report
 
@@ -62,15 +63,16 @@ def measure(model: Model, prompt: int, new: int, repeats: int) -> dict[str, Any]
         )
     session = model.new_session()
     ids = np.random.default_rng(0).integers(0, model.config.vocab_size, prompt).tolist()
-    nbytes = model.nbytes_per_token
+    ternary = sum(model.network.parts["ternary"].values())
     _round(session, ids, 1)  # brings the file into memory and wakes the threads
-    peak = memory.peak_resident()  # before the plain read, which takes as much again
-    memory.require(nbytes, "the plain read for comparison", "measure a smaller model")
+    peak = memory.peak_resident()  # before the plain read, which takes memory of its own
+    memory.require(ternary, "the plain read for comparison", "measure a smaller model")
+    plain = np.ones(max(ternary, 1 << 20), dtype=np.uint8)
     rounds = []
     for _ in range(repeats):
-        bandwidth = engine.read_bandwidth(nbytes, model.threads.count)
-        rounds.append((*_round(session, ids, new), bandwidth))
-    prompt_rates, decode_rates, bandwidths = zip(*rounds, strict=True)
+        bandwidth = max(engine.read_rate(plain, model.threads.count) for _ in range(2))
+        rounds.append(_round(session, ids, new) | {"read_bandwidth": bandwidth})
+    scratch = {"mapped": 0, "copied": session.nbytes - model.kv_cache_nbytes}
     return {
         "model": model.path.name,
         "architecture": model.architecture,
@@ -82,33 +84,45 @@ def measure(model: Model, prompt: int, new: int, repeats: int) -> dict[str, Any]
         "prompt_tokens": prompt,
         "new_tokens": new,
         "repeats": repeats,
-        "prompt_tokens_per_second": median(prompt_rates),
-        "prompt_spread": [min(prompt_rates), max(prompt_rates)],
-        "decode_tokens_per_second": median(decode_rates),
-        "decode_spread": [min(decode_rates), max(decode_rates)],
-        "bytes_per_token": nbytes,
-        "decode_bytes_per_second": nbytes * median(decode_rates),
-        "read_bandwidth": median(bandwidths),
-        "read_bandwidth_spread": [min(bandwidths), max(bandwidths)],
-        "mapped_bytes": model.network.mapped_nbytes,
-        "copied_bytes": model.network.nbytes,
-        "session_bytes": session.nbytes,
+        **_medians(rounds),
+        "bytes_per_token": model.nbytes_per_token,
+        "ternary_bytes": ternary,
+        "memory_breakdown": model.memory_breakdown | {"scratch": scratch},
         "peak_memory_bytes": peak,
     }
 
 
-def _round(session: Session, ids: list[int], new: int) -> tuple[float, float]:
-    """Tokens per second of the prompt, and of decoding after it."""
+def _round(session: Session, ids: list[int], new: int) -> dict[str, float]:
+    """Tokens per second of the prompt and of decoding after it, and where decoding's time went."""
+    from bitnet_cy.engine import timing
     from bitnet_cy.generation import evaluate
 
     session.truncate(0)
+    session.time_stages(False)
     start = time.perf_counter()
     logits = evaluate(session, ids)
     middle = time.perf_counter()
+    session.time_stages()
     for _ in range(new):
         logits = session.forward([int(np.argmax(logits))], logits="last")
-    end = time.perf_counter()
-    return len(ids) / (middle - start), new / (end - middle)
+    seconds = time.perf_counter() - middle
+    parts = timing.by_part(session.stage_seconds)
+    parts["other"] += seconds - sum(parts.values())
+    return {
+        "prompt_tokens_per_second": len(ids) / (middle - start),
+        "decode_tokens_per_second": new / seconds,
+        **{f"{name}_seconds_per_token": spent / new for name, spent in parts.items()},
+    }
+
+
+def _medians(rounds: list[dict[str, float]]) -> dict[str, Any]:
+    """Every number's median over the rounds, and as {name}_spread its least and greatest."""
+    found: dict[str, Any] = {}
+    for name in rounds[0]:
+        values = [one[name] for one in rounds]
+        found[name] = median(values)
+        found[f"{name}_spread"] = [min(values), max(values)]
+    return found
 
 
 def as_text(result: dict[str, Any]) -> str:
@@ -116,32 +130,40 @@ def as_text(result: dict[str, Any]) -> str:
     from bitnet_cy.memory import size
 
     peak = result["peak_memory_bytes"]
-    share = result["decode_bytes_per_second"] / result["read_bandwidth"]
     rows = [
         ["model", f"{output.printable(result['model'])} ({result['architecture']})"],
         ["machine", f"{result['cpu']}, kernel {result['kernel']}"],
         ["threads", f"{result['threads']}: {result['threads_reason']}"],
         ["prompt", _rate(result, "prompt", result["prompt_tokens"])],
         ["decode", _rate(result, "decode", result["new_tokens"])],
-        [
-            "reads",
-            f"{size(result['bytes_per_token'])} per token, "
-            f"{size(result['decode_bytes_per_second'])}/s: {share:.0%} of a plain read's "
-            f"{size(result['read_bandwidth'])}/s",
-        ],
+        *_decode_rows(result),
         ["load", f"{result['load_seconds']:.3f} s"],
-        [
-            "memory",
-            f"peak {'unknown' if peak is None else size(peak)}: "
-            f"{size(result['mapped_bytes'])} mapped from the file, "
-            f"{size(result['copied_bytes'])} copied, {size(result['session_bytes'])} session",
-        ],
+        *memory_rows(result["memory_breakdown"]),
+        ["  peak", "unknown" if peak is None else f"{size(peak)} resident"],
     ]
     return output.table(rows)
 
 
+def _decode_rows(result: dict[str, Any]) -> list[list[str]]:
+    """Where the time of a decoded token goes, and the wall that the weights run against."""
+    from bitnet_cy.memory import size
+
+    seconds = {
+        name: result[f"{name}_seconds_per_token"]
+        for name in ("ternary", "head", "attention", "other")
+    }
+    whole = sum(seconds.values())
+    cells = {name: f"{1e3 * s:.3g} ms of a token, {s / whole:.0%}" for name, s in seconds.items()}
+    rate, wall = result["ternary_bytes"] / seconds["ternary"], result["read_bandwidth"]
+    cells["ternary"] += (
+        f": {size(result['ternary_bytes'])} at {size(rate)}/s, {rate / wall:.0%} of a plain "
+        f"read's {size(wall)}/s"
+    )
+    return [[f"  {name}", cell] for name, cell in cells.items()]
+
+
 def _rate(result: dict[str, Any], stage: str, tokens: int) -> str:
-    low, high = result[f"{stage}_spread"]
+    low, high = result[f"{stage}_tokens_per_second_spread"]
     return (
         f"{result[f'{stage}_tokens_per_second']:.1f} tok/s ({low:.1f} to {high:.1f}) "
         f"for {tokens} tokens, median of {result['repeats']}"

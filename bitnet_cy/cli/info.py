@@ -6,10 +6,14 @@ import argparse
 from typing import Any
 
 from bitnet_cy.cli import options, output
+from bitnet_cy.cli.breakdown import memory_rows
 
 
 def add_parser(verbs: options.Verbs) -> None:
     parser = verbs.add_parser("info", help="describe this machine", description=__doc__)
+    parser.add_argument(
+        "-m", "--model", metavar="FILE", help="show also what this GGUF file takes in memory"
+    )
     options.add_json(parser)
     parser.set_defaults(run=run)
 
@@ -18,6 +22,15 @@ def run(arguments: argparse.Namespace) -> int:
     from bitnet_cy.report import info
 
     found = info()
+    if arguments.model is not None:
+        from bitnet_cy.model import load
+
+        model = load(arguments.model)
+        found["model"] = {
+            "name": model.path.name,
+            "context_length": model.context_length,
+            "memory": model.memory_breakdown,
+        }
     if arguments.json:
         output.write_json(found)
     else:
@@ -46,5 +59,13 @@ def as_text(found: dict[str, Any]) -> str:
         *[[f"  {name}", kernel] for name, kernel in kernels["operations"].items()],
         ["threads", f"{threads['count']}: {threads['reason']} ({openmp})"],
         ["memory", "unknown" if left is None else f"{size(left)} available"],
+        *_model_rows(found.get("model")),
     ]
     return output.table([[name, output.printable(value)] for name, value in rows])
+
+
+def _model_rows(model: dict[str, Any] | None) -> list[list[str]]:
+    if model is None:
+        return []
+    context = f"with a context of {model['context_length']} tokens"
+    return [["model", f"{model['name']}, {context}"], *memory_rows(model["memory"])]
