@@ -17,6 +17,7 @@ cdef extern from "csrc/step.h" nogil:
     ctypedef struct bn_scratch:
         uint8_t *decoded
         int32_t *tile
+        float *up
         float *row
         int8_t *row_q
         float *attention

@@ -95,7 +95,8 @@ cdef class Workspace:
         tile = max(BN_GEMM_UNIT_ROWS * padded, BN_GEMV_UNIT_ROWS * BN_GEMV_TOKENS)
         for thread in range(self.threads):
             self.scratch[thread].decoded = <uint8_t *>self._new(BN_GEMM_ROWS * k_max)
-            self.scratch[thread].tile = <int32_t *>self._new(2 * tile * 4)
+            self.scratch[thread].tile = <int32_t *>self._new(tile * 4)
+            self.scratch[thread].up = <float *>self._new(tile * 4)
             self.scratch[thread].row = <float *>self._new(k_max * 4)
             self.scratch[thread].row_q = <int8_t *>self._new(k_max)
             self.scratch[thread].attention = <float *>self._new(

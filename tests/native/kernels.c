@@ -235,9 +235,27 @@ static int check_floats(const bn_kernels *kernels) {
     return wrong;
 }
 
+/* Bit for bit the scalar operation, and nothing beside the tile is touched. */
+static int check_scale_tile(const bn_kernels *kernels) {
+    enum { STRIDE = 40, WIDTH = 37, SIZE = 40 * 40 };
+    int32_t tile[SIZE];
+    float s[STRIDE], a[SIZE], b[SIZE];
+    int wrong = 0;
+    for (int i = 0; i < SIZE; i++) tile[i] = (int32_t)(random_bits() >> 8) - (1 << 23);
+    for (int i = 0; i < STRIDE; i++) s[i] = fabsf(random_float());
+    for (int rows = 1; rows <= 33; rows++)
+        for (int tokens = 1; tokens <= 35; tokens++) {
+            for (int i = 0; i < SIZE; i++) a[i] = b[i] = random_float();
+            bn_scale_tile_scalar(tile, STRIDE, rows, tokens, 0.37f, s, a, WIDTH, tokens % 2);
+            kernels->scale_tile(tile, STRIDE, rows, tokens, 0.37f, s, b, WIDTH, tokens % 2);
+            wrong += memcmp(a, b, sizeof a) != 0;
+        }
+    return wrong;
+}
+
 static int check(const bn_kernels *kernels) {
     int products = check_products(kernels), quantize = check_quantize(kernels);
-    int f16 = check_f16(kernels), floats = check_floats(kernels);
+    int f16 = check_f16(kernels), floats = check_floats(kernels) + check_scale_tile(kernels);
     printf("%s: products %d, quantize %d, float16 %d, floats (%s) %d wrong\n", kernels->name,
            products, quantize, f16, kernels->float_name, floats);
     return products || quantize || f16 || floats;

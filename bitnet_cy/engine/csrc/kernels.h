@@ -70,6 +70,11 @@ typedef struct bn_kernels {
     /* x[i] = exp(x[i] - shift); returns the sum */
     float (*exp_sum)(float *x, ptrdiff_t n, float shift);
 
+    /* y[t * y_stride + r] = tile[r * tile_stride + t] * (scale / s[t]), or that added to it */
+    void (*scale_tile)(const int32_t *tile, ptrdiff_t tile_stride, ptrdiff_t rows,
+                       ptrdiff_t tokens, float scale, const float *s, float *y,
+                       ptrdiff_t y_stride, int add);
+
     /* gate[i] = act(gate[i]) * up[i] */
     void (*relu2_mul)(float *gate, const float *up, ptrdiff_t n);
     void (*silu_mul)(float *gate, const float *up, ptrdiff_t n);

@@ -117,27 +117,14 @@ static void bn_linear_tile(const bn_step *s, const bn_linear *linear, ptrdiff_t 
                                  scratch->decoded);
 }
 
-/* y[t][first + r] (+)= tile * scale / s[t] */
-static void bn_store_tile(const bn_step *s, const bn_linear *linear, const int32_t *tile,
-                          ptrdiff_t rows, float *y, ptrdiff_t y_stride, int add) {
-    const ptrdiff_t stride = bn_tile_stride(s);
-    for (ptrdiff_t t = 0; t < s->tokens; t++) {
-        const float factor = linear->scale / s->q_scales[t];
-        float *out = y + t * y_stride;
-        if (add)
-            for (ptrdiff_t r = 0; r < rows; r++) out[r] += (float)tile[r * stride + t] * factor;
-        else
-            for (ptrdiff_t r = 0; r < rows; r++) out[r] = (float)tile[r * stride + t] * factor;
-    }
-}
-
 static void bn_stage_linear(const bn_step *s, const bn_linear *linear, ptrdiff_t unit, float *y,
                             ptrdiff_t y_stride, int add, int thread) {
     const bn_scratch *scratch = &s->scratch[thread];
     const ptrdiff_t size = bn_unit_rows(s, linear), first = unit * size;
     const ptrdiff_t rows = linear->rows - first < size ? linear->rows - first : size;
     bn_linear_tile(s, linear, first, rows, scratch->tile, scratch);
-    bn_store_tile(s, linear, scratch->tile, rows, y + first, y_stride, add);
+    s->kernels->scale_tile(scratch->tile, bn_tile_stride(s), rows, s->tokens, linear->scale,
+                           s->q_scales, y + first, y_stride, add);
 }
 
 static ptrdiff_t bn_qkv_units(const bn_step *s, const bn_layer *layer) {
@@ -166,18 +153,18 @@ static void bn_stage_gate_up(const bn_step *s, const bn_layer *layer, ptrdiff_t 
     const ptrdiff_t size = bn_unit_rows(s, &layer->gate), first = unit * size;
     const ptrdiff_t rows = layer->gate.rows - first < size ? layer->gate.rows - first : size;
     const ptrdiff_t stride = bn_tile_stride(s), ffn = s->net->ffn;
-    int32_t *gate_tile = scratch->tile, *up_tile = scratch->tile + size * stride;
-    float up[BN_GEMV_UNIT_ROWS];
-    bn_linear_tile(s, &layer->gate, first, rows, gate_tile, scratch);
-    bn_linear_tile(s, &layer->up, first, rows, up_tile, scratch);
-    bn_store_tile(s, &layer->gate, gate_tile, rows, s->gated + first, ffn, 0);
-    for (ptrdiff_t t = 0; t < s->tokens; t++) {
-        const float factor = layer->up.scale / s->q_scales[t];
-        for (ptrdiff_t r = 0; r < rows; r++) up[r] = (float)up_tile[r * stride + t] * factor;
-        float *gate = s->gated + t * ffn + first;
-        if (s->net->activation == BN_RELU2) s->kernels->relu2_mul(gate, up, rows);
-        else s->kernels->silu_mul(gate, up, rows);
-    }
+    float *gate = s->gated + first, *up = scratch->up;
+    bn_linear_tile(s, &layer->gate, first, rows, scratch->tile, scratch);
+    s->kernels->scale_tile(scratch->tile, stride, rows, s->tokens, layer->gate.scale, s->q_scales,
+                           gate, ffn, 0);
+    bn_linear_tile(s, &layer->up, first, rows, scratch->tile, scratch);
+    s->kernels->scale_tile(scratch->tile, stride, rows, s->tokens, layer->up.scale, s->q_scales,
+                           up, size, 0);
+    for (ptrdiff_t t = 0; t < s->tokens; t++)
+        if (s->net->activation == BN_RELU2)
+            s->kernels->relu2_mul(gate + t * ffn, up + t * size, rows);
+        else
+            s->kernels->silu_mul(gate + t * ffn, up + t * size, rows);
 }
 
 /* ---- output norm and head: one unit per wanted token, then per group of vocabulary rows ----- */

@@ -11,7 +11,8 @@
 /* Working memory of one thread. */
 typedef struct bn_scratch {
     uint8_t *decoded;   /* BN_GEMM_ROWS rows of K codes */
-    int32_t *tile;      /* two integer tiles */
+    int32_t *tile;      /* one integer tile */
+    float *up;          /* one tile of the up projection, token by token */
     float *row;         /* one normalized row */
     int8_t *row_q;      /* the same, quantized */
     float *attention;   /* see attention.h */

@@ -5,6 +5,7 @@
 
 #include "../half.h"
 #include "avx2.h"
+#include "scalar.h"
 
 BN_AVX2 BN_INLINE __m256 bn_load_f16x8(const uint16_t *x) {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)x));
@@ -162,6 +163,60 @@ BN_AVX2 static void bn_silu_mul_avx2(float *gate, const float *up, ptrdiff_t n) 
         _mm256_storeu_ps(tail, bn_silu_f32x8(_mm256_loadu_ps(tail)));
         for (ptrdiff_t j = i; j < n; j++) gate[j] = tail[j - i] * up[j];
     }
+}
+
+/* Rows of eight become columns: out[j] holds element j of every in[i]. */
+BN_AVX2 BN_INLINE void bn_transpose_f32x8(const __m256 in[8], __m256 out[8]) {
+    __m256 pair[8], four[8];
+    for (int i = 0; i < 4; i++) {
+        pair[2 * i] = _mm256_unpacklo_ps(in[2 * i], in[2 * i + 1]);
+        pair[2 * i + 1] = _mm256_unpackhi_ps(in[2 * i], in[2 * i + 1]);
+    }
+    for (int i = 0; i < 2; i++)
+        for (int j = 0; j < 2; j++) {
+            four[4 * i + 2 * j] = _mm256_shuffle_ps(pair[4 * i + j], pair[4 * i + j + 2], 0x44);
+            four[4 * i + 2 * j + 1] = _mm256_shuffle_ps(pair[4 * i + j], pair[4 * i + j + 2], 0xEE);
+        }
+    for (int i = 0; i < 4; i++) {
+        out[i] = _mm256_permute2f128_ps(four[i], four[i + 4], 0x20);
+        out[i + 4] = _mm256_permute2f128_ps(four[i], four[i + 4], 0x31);
+    }
+}
+
+/* Eight rows of eight tokens, from token t on. */
+BN_AVX2 BN_INLINE void bn_scale_block_avx2(const int32_t *tile, ptrdiff_t tile_stride,
+                                           const float *factor, float *y, ptrdiff_t y_stride,
+                                           int add) {
+    __m256 rows[8], tokens[8];
+    for (int r = 0; r < 8; r++)
+        rows[r] = _mm256_cvtepi32_ps(_mm256_loadu_si256((const __m256i *)(tile + r * tile_stride)));
+    bn_transpose_f32x8(rows, tokens);
+    for (int t = 0; t < 8; t++) {
+        __m256 value = _mm256_mul_ps(tokens[t], _mm256_broadcast_ss(factor + t));
+        if (add) value = _mm256_add_ps(_mm256_loadu_ps(y + t * y_stride), value);
+        _mm256_storeu_ps(y + t * y_stride, value);
+    }
+}
+
+BN_AVX2 static void bn_scale_tile_avx2(const int32_t *tile, ptrdiff_t tile_stride, ptrdiff_t rows,
+                                       ptrdiff_t tokens, float scale, const float *s, float *y,
+                                       ptrdiff_t y_stride, int add) {
+    ptrdiff_t t = 0;
+    for (; t + 8 <= tokens; t += 8) {
+        float factor[8];
+        for (int i = 0; i < 8; i++) factor[i] = scale / s[t + i];
+        ptrdiff_t r = 0;
+        for (; r + 8 <= rows; r += 8) {
+            const int32_t *block = tile + r * tile_stride + t;
+            float *out = y + t * y_stride + r;
+            if (add) bn_scale_block_avx2(block, tile_stride, factor, out, y_stride, 1);
+            else bn_scale_block_avx2(block, tile_stride, factor, out, y_stride, 0);
+        }
+        bn_scale_tile_scalar(tile + r * tile_stride + t, tile_stride, rows - r, 8, scale, s + t,
+                             y + t * y_stride + r, y_stride, add);
+    }
+    bn_scale_tile_scalar(tile + t, tile_stride, rows, tokens - t, scale, s + t, y + t * y_stride,
+                         y_stride, add);
 }
 
 #endif

@@ -10,6 +10,7 @@
 
 #include "../half.h"
 #include "../kernels.h"
+#include "scalar.h"
 
 BN_INLINE float bn_hsum_f32x8_neon(float32x4_t low, float32x4_t high) {
     float32x4_t four = vaddq_f32(low, high);
@@ -172,6 +173,42 @@ static void bn_silu_mul_neon(float *gate, const float *up, ptrdiff_t n) {
         vst1q_f32(tail, bn_silu_f32x4_neon(vld1q_f32(tail)));
         for (ptrdiff_t j = i; j < n; j++) gate[j] = tail[j - i] * up[j];
     }
+}
+
+/* Four rows of four tokens. */
+BN_INLINE void bn_scale_block_neon(const int32_t *tile, ptrdiff_t tile_stride, const float *factor,
+                                   float *y, ptrdiff_t y_stride, int add) {
+    float32x4_t row[4];
+    for (int r = 0; r < 4; r++) row[r] = vcvtq_f32_s32(vld1q_s32(tile + r * tile_stride));
+    float32x4x2_t first = vtrnq_f32(row[0], row[1]), last = vtrnq_f32(row[2], row[3]);
+    float32x4_t token[4];
+    for (int t = 0; t < 2; t++) {
+        token[t] = vcombine_f32(vget_low_f32(first.val[t]), vget_low_f32(last.val[t]));
+        token[t + 2] = vcombine_f32(vget_high_f32(first.val[t]), vget_high_f32(last.val[t]));
+    }
+    for (int t = 0; t < 4; t++) {
+        float32x4_t value = vmulq_n_f32(token[t], factor[t]);
+        if (add) value = vaddq_f32(vld1q_f32(y + t * y_stride), value);
+        vst1q_f32(y + t * y_stride, value);
+    }
+}
+
+static void bn_scale_tile_neon(const int32_t *tile, ptrdiff_t tile_stride, ptrdiff_t rows,
+                               ptrdiff_t tokens, float scale, const float *s, float *y,
+                               ptrdiff_t y_stride, int add) {
+    ptrdiff_t t = 0;
+    for (; t + 4 <= tokens; t += 4) {
+        float factor[4];
+        for (int i = 0; i < 4; i++) factor[i] = scale / s[t + i];
+        ptrdiff_t r = 0;
+        for (; r + 4 <= rows; r += 4)
+            bn_scale_block_neon(tile + r * tile_stride + t, tile_stride, factor,
+                                y + t * y_stride + r, y_stride, add);
+        bn_scale_tile_scalar(tile + r * tile_stride + t, tile_stride, rows - r, 4, scale, s + t,
+                             y + t * y_stride + r, y_stride, add);
+    }
+    bn_scale_tile_scalar(tile + t, tile_stride, rows, tokens - t, scale, s + t, y + t * y_stride,
+                         y_stride, add);
 }
 
 #endif
