@@ -54,12 +54,6 @@ def check_scale(scale: np.ndarray | np.floating | float, name: str) -> np.ndarra
     return scale
 
 
-def check_codes(packed: np.ndarray, name: str) -> None:
-    """FormatError if any two-bit code in the bytes is 3."""
-    if (packed & (packed >> 1) & 0x55).any():
-        raise FormatError(f"{name} holds code 3, which is no trit: damaged, or not ternary")
-
-
 def check_size(raw: np.ndarray, expected: int, name: str) -> np.ndarray:
     """`raw` as contiguous bytes; FormatError unless there are `expected` of them."""
     if raw.size != expected:
@@ -94,7 +88,7 @@ def row_scales(trits: np.ndarray, scale: np.ndarray | float, name: str) -> np.nd
     scale = check_scale(scale, name)
     if scale.size not in (1, len(trits)):
         raise UnsupportedError(f"{name} holds one scale per row; {scale.size} were given")
-    return np.where(trits.any(1, keepdims=True), scale.reshape(-1, 1), np.float32(0))
+    return np.where(any_nonzero(trits[:, None]), scale.reshape(-1, 1), np.float32(0))
 
 
 def group_scales(groups: np.ndarray, scale: np.ndarray | float, name: str) -> np.ndarray:
@@ -108,7 +102,13 @@ def group_scales(groups: np.ndarray, scale: np.ndarray | float, name: str) -> np
     if len(parts) not in (1, rows) or count % parts.shape[1]:
         raise UnsupportedError(f"{name} has {count} groups a row; scales {scale.shape} do not fit")
     parts = np.repeat(parts, count // parts.shape[1], axis=1)
-    return np.where(groups.any(2), float16_scales(parts, name), np.float16(0)).astype("<f2")
+    return np.where(any_nonzero(groups), float16_scales(parts, name), np.float16(0)).astype("<f2")
+
+
+def any_nonzero(groups: np.ndarray) -> np.ndarray:
+    """Which groups of trits, contiguous int8 [rows, groups, size], are not all zeros: bool."""
+    kind = np.uint64 if groups.shape[2] % 8 == 0 else np.uint8
+    return groups.view(kind).any(2)
 
 
 def float16_scales(scale: np.ndarray, name: str) -> np.ndarray:
@@ -123,11 +123,11 @@ def float16_scales(scale: np.ndarray, name: str) -> np.ndarray:
 def merge_scales(trits: np.ndarray, scales: np.ndarray, name: str) -> Ternary:
     """Trits in groups, int8 [rows, groups, size], with a scale each, [rows, groups].
 
-    Groups of scale 0 hold zeros. If the other scales are all equal, one is kept.
+    Groups of scale 0 hold zeros: `trits` is changed so. If the other scales are all equal, one
+    is kept.
     """
     scales = check_scale(scales, name)
-    if (scales == 0).any():
-        trits = np.where(scales[:, :, None] > 0, trits, np.int8(0))
+    trits[scales == 0] = 0
     trits = trits.reshape(len(trits), -1)
     used = np.unique(scales[scales > 0])
     if used.size > 1:

@@ -21,29 +21,21 @@ from bitnet_cy.errors import OptionError
 from bitnet_cy.formats.layouts.base import (
     Layout,
     Ternary,
-    check_codes,
     check_multiple,
     check_scale,
     check_size,
     check_trits,
     single_scale,
 )
+from bitnet_cy.formats.layouts.fields import HIGH_FIRST, pack, unpack
 
 ARRANGEMENTS = ("128", "64", "4row")
 TAIL = 32
-_SHIFTS = np.array([6, 4, 2, 0], np.uint8)[:, None]
 
 
-def unpack_blocks(packed: np.ndarray, width: int = 32) -> np.ndarray:
-    """Bytes uint8 [n * width] as trits int8 [n * 4 * width]: `width` bytes are one block."""
-    codes = packed.reshape(-1, 1, width) >> _SHIFTS & np.uint8(3)
-    return codes.view(np.int8).reshape(-1) - np.int8(1)
-
-
-def pack_blocks(trits: np.ndarray, width: int = 32) -> np.ndarray:
-    """The inverse of `unpack_blocks`."""
-    codes = (trits + np.int8(1)).view(np.uint8).reshape(-1, 4, width)
-    return np.bitwise_or.reduce(codes << _SHIFTS, axis=1).reshape(-1)
+def pack_blocks(trits: np.ndarray) -> np.ndarray:
+    """Trits, contiguous int8 [n * 128], as bytes in arrangement 128, uint8 [n * 32]."""
+    return pack(trits, 32, HIGH_FIRST)
 
 
 def _decode(raw: np.ndarray, rows: int, cols: int, *, arrangement: str = "128") -> Ternary:
@@ -51,15 +43,8 @@ def _decode(raw: np.ndarray, rows: int, cols: int, *, arrangement: str = "128") 
     count = rows * cols // 4
     raw = check_size(raw, count + TAIL, "I2_S")
     scale = check_scale(raw[count : count + 4].view("<f4")[0], "I2_S")
-    packed = raw[:count]
-    check_codes(packed, "I2_S")
-    if scale == 0:
-        return Ternary(np.zeros((rows, cols), np.int8), scale)
-    if arrangement == "4row":
-        trits = unpack_blocks(packed, cols)
-    else:
-        trits = unpack_blocks(packed, int(arrangement) // 4)
-    return Ternary(trits.reshape(rows, cols), scale)
+    trits = unpack(raw[:count], _width(cols, arrangement), HIGH_FIRST, "I2_S").reshape(rows, cols)
+    return Ternary(trits if scale else np.zeros_like(trits), scale)
 
 
 def _encode(
@@ -69,10 +54,14 @@ def _encode(
     rows, cols = trits.shape
     _check_shape(rows, cols, arrangement)
     out = np.zeros(trits.size // 4 + TAIL, np.uint8)
-    width = cols if arrangement == "4row" else int(arrangement) // 4
-    out[: trits.size // 4] = pack_blocks(trits.reshape(-1), width)
+    out[: trits.size // 4] = pack(trits.reshape(-1), _width(cols, arrangement), HIGH_FIRST)
     out[trits.size // 4 :][:4] = single_scale(scale, "I2_S").astype("<f4").reshape(1).view(np.uint8)
     return out
+
+
+def _width(cols: int, arrangement: str) -> int:
+    """Bytes of a block: one holds the same column of four rows, or four runs of one row."""
+    return cols if arrangement == "4row" else int(arrangement) // 4
 
 
 def _check_shape(rows: int, cols: int, arrangement: str) -> None:

@@ -13,7 +13,6 @@ import numpy as np
 from bitnet_cy.formats.layouts.base import (
     Layout,
     Ternary,
-    check_codes,
     check_multiple,
     check_size,
     check_trits,
@@ -21,25 +20,23 @@ from bitnet_cy.formats.layouts.base import (
     merge_scales,
     row_scales,
 )
+from bitnet_cy.formats.layouts.fields import LOW_FIRST, pack, unpack
 from bitnet_cy.formats.layouts.tq import digits, undigits
 
 BLOCK = 64
-_SHIFTS = np.array([0, 2, 4, 6], np.uint8)[:, None]
 _POWERS = np.array([81, 27, 9, 3, 1], np.uint8)
 
 
 def _decode_iq2(raw: np.ndarray, rows: int, cols: int) -> Ternary:
     check_multiple(cols, BLOCK, "IQ2_BN", "columns")
     lines = check_size(raw, rows * (4 + cols // 4), "IQ2_BN").reshape(rows, -1)
-    check_codes(lines[:, 4:], "IQ2_BN")
-    codes = lines[:, 4:].reshape(-1, 1, 16) >> _SHIFTS & np.uint8(3)
-    return _merge(codes, np.ascontiguousarray(lines[:, :4]).view("<f4"), rows, "IQ2_BN")
+    trits = unpack(np.ascontiguousarray(lines[:, 4:]).reshape(-1), 16, LOW_FIRST, "IQ2_BN")
+    return _merge(trits, np.ascontiguousarray(lines[:, :4]).view("<f4"), rows, "IQ2_BN")
 
 
 def _encode_iq2(trits: np.ndarray, scale: np.ndarray | float) -> np.ndarray:
     trits, scales = _check(trits, scale, "IQ2_BN")
-    codes = _codes(trits).reshape(-1, 4, 16)
-    packed = np.bitwise_or.reduce(codes << _SHIFTS, axis=1).reshape(len(trits), -1)
+    packed = pack(trits.reshape(-1), 16, LOW_FIRST).reshape(len(trits), -1)
     return np.concatenate([scales.astype("<f4").view(np.uint8), packed], 1).reshape(-1)
 
 
@@ -47,19 +44,18 @@ def _decode_iq2_r4(raw: np.ndarray, rows: int, cols: int) -> Ternary:
     check_multiple(cols, BLOCK, "IQ2_BN_R4", "columns")
     check_multiple(rows, 4, "IQ2_BN_R4", "rows")
     groups = check_size(raw, rows * (4 + cols // 4), "IQ2_BN_R4").reshape(rows // 4, -1)
-    check_codes(groups[:, 16:], "IQ2_BN_R4")
-    # group, block, run of 16, row, byte -> group, row, block, run, two-bit field, byte
-    packed = groups[:, 16:].reshape(rows // 4, -1, 4, 4, 4).transpose(0, 3, 1, 2, 4)
-    codes = packed[..., None, :] >> _SHIFTS & np.uint8(3)
-    return _merge(codes, np.ascontiguousarray(groups[:, :16]).view("<f4"), rows, "IQ2_BN_R4")
+    trits = unpack(np.ascontiguousarray(groups[:, 16:]).reshape(-1), 4, LOW_FIRST, "IQ2_BN_R4")
+    # group, run of 16 trits, row, trit -> group, row, run, trit
+    trits = np.ascontiguousarray(trits.reshape(rows // 4, -1, 4, 16).swapaxes(1, 2))
+    return _merge(trits, np.ascontiguousarray(groups[:, :16]).view("<f4"), rows, "IQ2_BN_R4")
 
 
 def _encode_iq2_r4(trits: np.ndarray, scale: np.ndarray | float) -> np.ndarray:
     trits, scales = _check(trits, scale, "IQ2_BN_R4")
     check_multiple(len(trits), 4, "IQ2_BN_R4", "rows")
     count = len(trits) // 4
-    codes = _codes(trits).reshape(count, 4, -1, 4, 4, 4)
-    packed = np.bitwise_or.reduce(codes << _SHIFTS, axis=4).transpose(0, 2, 3, 1, 4)
+    runs = np.ascontiguousarray(trits.reshape(count, 4, -1, 16).swapaxes(1, 2))
+    packed = pack(runs.reshape(-1), 4, LOW_FIRST)
     head = scales.astype("<f4").reshape(count, 4).view(np.uint8)
     return np.concatenate([head, packed.reshape(count, -1)], 1).reshape(-1)
 
@@ -70,14 +66,14 @@ def _decode_iq1(raw: np.ndarray, rows: int, cols: int) -> Ternary:
     blocks = lines[:, 2:].reshape(-1, 13)
     five = digits(blocks[:, :12], _POWERS).swapaxes(1, 2).reshape(-1, 4, 15)
     last = digits(blocks[:, 12:], _POWERS[:4])
-    codes = np.concatenate([five, last], 2).view(np.uint8)
+    trits = np.concatenate([five, last], 2) - np.int8(1)
     scales = np.ascontiguousarray(lines[:, :2]).view("<f2").astype(np.float32)
-    return _merge(codes, scales, rows, "IQ1_BN")
+    return _merge(trits, scales, rows, "IQ1_BN")
 
 
 def _encode_iq1(trits: np.ndarray, scale: np.ndarray | float) -> np.ndarray:
     trits, scales = _check(trits, scale, "IQ1_BN")
-    values = _codes(trits).reshape(-1, 4, 16)
+    values = (trits + np.int8(1)).view(np.uint8).reshape(-1, 4, 16)
     five = values[:, :, :15].reshape(-1, 12, 5).swapaxes(1, 2)
     weights = _POWERS[::-1]
     last = undigits(values[:, :, 15:], weights[:4])
@@ -94,12 +90,7 @@ def _check(
     return trits, row_scales(trits, scale, name)
 
 
-def _codes(trits: np.ndarray) -> np.ndarray:
-    return (trits + np.int8(1)).view(np.uint8)
-
-
-def _merge(codes: np.ndarray, scales: np.ndarray, rows: int, name: str) -> Ternary:
-    trits = codes.view(np.int8) - np.int8(1)
+def _merge(trits: np.ndarray, scales: np.ndarray, rows: int, name: str) -> Ternary:
     return merge_scales(trits.reshape(rows, 1, -1), scales.reshape(rows, 1), name)
 
 

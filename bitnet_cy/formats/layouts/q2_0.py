@@ -11,15 +11,13 @@ import numpy as np
 from bitnet_cy.formats.layouts.base import (
     Layout,
     Ternary,
-    check_codes,
     check_multiple,
     check_size,
     check_trits,
     group_scales,
     merge_scales,
 )
-
-_SHIFTS = np.array([0, 2, 4, 6], np.uint8)
+from bitnet_cy.formats.layouts.fields import LOW_FIRST, pack, unpack
 
 
 def _layout(name: str, block: int) -> Layout:
@@ -27,9 +25,8 @@ def _layout(name: str, block: int) -> Layout:
         check_multiple(cols, block, name, "columns")
         nbytes = 2 + block // 4
         blocks = check_size(raw, rows * cols // block * nbytes, name).reshape(-1, nbytes)
-        check_codes(blocks[:, 2:], name)
-        codes = blocks[:, 2:, None] >> _SHIFTS & np.uint8(3)
-        trits = (codes.view(np.int8) - np.int8(1)).reshape(rows, -1, block)
+        packed = np.ascontiguousarray(blocks[:, 2:]).reshape(-1)
+        trits = unpack(packed, 1, LOW_FIRST, name).reshape(rows, -1, block)
         scales = np.ascontiguousarray(blocks[:, :2]).view("<f2").astype(np.float32)
         return merge_scales(trits, scales.reshape(rows, -1), name)
 
@@ -38,8 +35,7 @@ def _layout(name: str, block: int) -> Layout:
         check_multiple(trits.shape[1], block, name, "columns")
         groups = trits.reshape(len(trits), -1, block)
         scales = group_scales(groups, scale, name).reshape(-1, 1).view(np.uint8)
-        codes = (groups + np.int8(1)).view(np.uint8).reshape(-1, block // 4, 4)
-        packed = np.bitwise_or.reduce(codes << _SHIFTS, axis=2)
+        packed = pack(trits.reshape(-1), 1, LOW_FIRST).reshape(-1, block // 4)
         return np.concatenate([scales, packed], 1).reshape(-1)
 
     return Layout(name, decode, encode)

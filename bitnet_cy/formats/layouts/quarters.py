@@ -9,9 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from bitnet_cy.errors import FormatError
-from bitnet_cy.formats.layouts.base import check_codes, check_multiple, check_trits
-
-_SHIFTS = np.array([0, 2, 4, 6], np.uint8)[:, None, None]
+from bitnet_cy.formats.layouts.base import check_multiple, check_trits
+from bitnet_cy.formats.layouts.fields import LOW_FIRST, pack, unpack
 
 
 def unpack_quarters(packed: np.ndarray) -> np.ndarray:
@@ -19,15 +18,14 @@ def unpack_quarters(packed: np.ndarray) -> np.ndarray:
     if packed.ndim != 2 or packed.dtype.itemsize != 1:
         raise FormatError(f"packed weights are bytes [rows / 4, cols], not {packed.dtype} "
                           f"{packed.shape}")  # fmt: skip
-    packed = packed.view(np.uint8)
-    check_codes(packed, "packed uint8 weights")
-    codes = packed >> _SHIFTS & np.uint8(3)
-    return codes.view(np.int8).reshape(-1, packed.shape[1]) - np.int8(1)
+    flat = np.ascontiguousarray(packed).view(np.uint8).reshape(-1)
+    trits = unpack(flat, flat.size, LOW_FIRST, "packed uint8 weights")
+    return trits.reshape(-1, packed.shape[1])
 
 
 def pack_quarters(trits: np.ndarray) -> np.ndarray:
     """The inverse: trits int8 [rows, cols] to uint8 [rows / 4, cols]."""
     trits = check_trits(trits)
     check_multiple(len(trits), 4, "packed uint8 weights", "rows")
-    codes = (trits + np.int8(1)).view(np.uint8).reshape(4, -1, trits.shape[1])
-    return np.bitwise_or.reduce(codes << _SHIFTS, axis=0)
+    packed = pack(trits.reshape(-1), trits.size // 4, LOW_FIRST)
+    return packed.reshape(-1, trits.shape[1])
