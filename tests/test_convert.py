@@ -15,7 +15,7 @@ from checkpoints import Folder, linear, tiny
 
 import bitnet_cy
 from bitnet_cy.convert import Report, convert
-from bitnet_cy.convert.masters import absmean
+from bitnet_cy.convert.masters import Matrix, absmean
 from bitnet_cy.errors import UnsupportedError
 from bitnet_cy.formats import checkpoint, floats, gguf, ternary
 
@@ -183,13 +183,17 @@ def test_golden_bytes_of_packed_weights(architecture: str, multiplies: int, tmp_
     check_linears(tmp_path / "out.gguf", folder, 0 if multiplies else 2.0**-23)
 
 
+def f32_matrix(weights: np.ndarray) -> Matrix:
+    return Matrix("F32", weights.shape, lambda: iter([weights.view(np.uint32)]))
+
+
 def test_absmean_rounds_halves_to_even() -> None:
     weights = np.array([[0.5, 1.5, -0.5, 1.5, 1, 1, 1, 1]], np.float32)  # the mean is 1
-    found = absmean(lambda: iter([weights]), (1, 8))
+    found = absmean(f32_matrix(weights))
     assert found.trits.tolist() == [[0, 1, 0, 1, 1, 1, 1, 1]]
     assert found.scale == 1
     tiny_ones = np.full((1, 8), 1e-7, np.float32)
-    assert absmean(lambda: iter([tiny_ones]), (1, 8)).scale == np.float32(1e-5)
+    assert absmean(f32_matrix(tiny_ones)).scale == np.float32(1e-5)
 
 
 @pytest.mark.parametrize("embedding", ["f16", "bf16", "q8_0", "q6_k"])

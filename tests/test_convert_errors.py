@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from checkpoints import TensorSource, tiny
 
-from bitnet_cy.convert import convert, gguf_target
+from bitnet_cy.convert import convert, encoding
 from bitnet_cy.errors import (
     BitNetError,
     FormatError,
@@ -288,7 +288,7 @@ def test_a_wrong_trit_is_noticed_and_nothing_appears(
     from bitnet_cy.convert import folder_target
 
     source = tiny().write(tmp_path / "hf")
-    encode, pack = gguf_target.ternary.encode, folder_target.pack_quarters
+    encode, pack = encoding.ternary.encode, folder_target.pack_quarters
 
     def wrong(trits: np.ndarray) -> np.ndarray:
         trits = trits.copy()
@@ -296,7 +296,7 @@ def test_a_wrong_trit_is_noticed_and_nothing_appears(
         return trits
 
     monkeypatch.setattr(
-        gguf_target.ternary, "encode", lambda kind, trits, scale: encode(kind, wrong(trits), scale)
+        encoding.ternary, "encode", lambda kind, trits, scale: encode(kind, wrong(trits), scale)
     )
     monkeypatch.setattr(folder_target, "pack_quarters", lambda trits: pack(wrong(trits)))
     refused(source, "q_proj.weight: is written wrongly: 1 trits differ", type=type_)
@@ -304,10 +304,10 @@ def test_a_wrong_trit_is_noticed_and_nothing_appears(
 
 def test_a_wrong_scale_or_value_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tiny().write(tmp_path / "hf")
-    encode = gguf_target.ternary.encode
+    encode = encoding.ternary.encode
     with monkeypatch.context() as patch:
         patch.setattr(
-            gguf_target.ternary, "encode",
+            encoding.ternary, "encode",
             lambda kind, trits, scale: encode(kind, trits, scale * np.float32(1 + 2**-22)),
         )  # fmt: skip
         refused(source, "its scale is off")
@@ -315,7 +315,7 @@ def test_a_wrong_scale_or_value_is_noticed(tmp_path: Path, monkeypatch: pytest.M
     for name, error in (("f16", 2e-3), ("q8_0", 0.03), ("q6_k", 0.1)):
         with monkeypatch.context() as patch:
             patch.setattr(
-                gguf_target.floats, "encode",
+                encoding.floats, "encode",
                 lambda kind, values, error=error: to_floats(kind, values * np.float32(1 + error)),
             )  # fmt: skip
             refused(source, "a value is off", embedding=name)

@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "generation": {"errors", "checks", "sampling", "speculation", "tokenizer"},
     "batch": {"generation"},
     "sessions": {"errors", "generation"},
-    "convert": {"errors", "chat", "formats", "tokenizer"},
+    "convert": {"errors", "chat", "checks", "formats", "threads", "tokenizer"},
     "architectures": {"errors", "engine", "formats"},
     "report": SMALL_PARTS | {"engine", "memory", "threads"},
     "model": SMALL_PARTS

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitnet_cy.cli import options, output
+from bitnet_cy.errors import OptionError
 from bitnet_cy.memory import size
 
 if TYPE_CHECKING:
     from bitnet_cy.convert import Report, Row
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
 
 def add_parser(verbs: options.Verbs) -> None:
@@ -53,6 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kernel-config", metavar="INI", help="the kernel_config.ini that TL1 or TL2 was made with"
     )
+    parser.add_argument(
+        "--shard-size",
+        metavar="SIZE",
+        default="5GB",
+        help="of the files in a folder, at most; default: 5GB",
+    )
+    parser.add_argument("-t", "--threads", type=int, metavar="N", help="default: see info")
     parser.add_argument("--force", action="store_true", help="overwrite what exists")
     options.add_json(parser)
 
@@ -72,6 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
         with_vocabulary=not arguments.no_vocabulary,
         arrangement=arguments.arrangement,
         kernels=read_kernels(Path(kernels)) if kernels else None,
+        shard_size=_bytes(arguments.shard_size),
+        threads=arguments.threads,
         force=arguments.force,
         progress=sys.stderr.isatty(),
     )
@@ -80,6 +93,14 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(as_text(report))
     return 0
+
+
+def _bytes(text: str) -> int:
+    """A size such as 5GB or 300MB; a number alone counts bytes."""
+    found = re.fullmatch(r"\s*(\d+)\s*([KMG]?)B?\s*", text, re.IGNORECASE)
+    if found is None:
+        raise OptionError(f"shard size is {text!r:.40}; give one such as 5GB or 300MB")
+    return int(found[1]) * _UNITS[found[2].upper()]
 
 
 def as_text(report: Report) -> str:

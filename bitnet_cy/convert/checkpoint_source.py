@@ -13,7 +13,7 @@ from bitnet_cy.convert import masters, rope, vocabulary
 from bitnet_cy.convert.model import Model
 from bitnet_cy.convert.shape import from_config
 from bitnet_cy.convert.tensors import HEAD, Slot, slots
-from bitnet_cy.convert.weights import FloatWeight, TernaryWeight, Weight, decoded
+from bitnet_cy.convert.weights import FloatWeight, TernaryWeight, Weight, matrix
 from bitnet_cy.errors import FormatError, UnsupportedError
 from bitnet_cy.formats import checkpoint
 from bitnet_cy.formats.checkpoint import Checkpoint
@@ -134,7 +134,8 @@ class _Tensors:
 
         def interleaved() -> Ternary:
             found = load()
-            return Ternary(rope.interleave(found.trits, heads), found.scale)
+            scale = found.scale if found.scale.ndim < 2 else rope.interleave(found.scale, heads)
+            return Ternary(rope.interleave(found.trits, heads), scale)
 
         return TernaryWeight(slot.name, name, (rows, cols), stored, nbytes, interleaved)
 
@@ -186,11 +187,10 @@ class _Tensors:
             return self._packed(name, rows, cols), "packed uint8"
         self._check(name, (rows, cols), (*_FLOATS, *_BYTES))
 
-        def blocks() -> Any:
-            return decoded(self._source.raw(name), dtype, (rows, cols))
+        found = matrix(lambda: self._source.raw(name), dtype, (rows, cols))
 
         def load() -> Ternary:
-            return from_floats(blocks, (rows, cols), self._quantization.from_masters)
+            return from_floats(found, self._quantization.from_masters)
 
         return load, dtype
 
@@ -228,14 +228,14 @@ class _Tensors:
         return np.asarray(scale, np.float32)
 
 
-def from_floats(blocks: masters.Blocks, shape: tuple[int, int], from_masters: bool) -> Ternary:
+def from_floats(weights: masters.Matrix, from_masters: bool) -> Ternary:
     """A float matrix as trits; UnsupportedError if it is dense and no master."""
-    found = masters.on_grid(blocks, shape)
+    found = masters.on_grid(weights)
     if found is not None:
         return found
     if from_masters:
-        return masters.absmean(blocks, shape)
-    share = masters.share_off_grid(blocks)
+        return masters.absmean(weights)
+    share = masters.share_off_grid(weights)
     raise UnsupportedError(
         f"is not ternary: {share:.2%} of its weights are not -a, 0 or +a for one a; converting a "
         "dense model would destroy it. If these are the master weights of a BitNet model, say so "

@@ -7,13 +7,16 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from bitnet_cy.checks import whole
 from bitnet_cy.convert import checkpoint_source, folder_target, gguf_source, gguf_target
 from bitnet_cy.convert.model import Model
 from bitnet_cy.convert.progress import Progress
 from bitnet_cy.convert.report import Report
 from bitnet_cy.convert.verify import file_size, verify
 from bitnet_cy.convert.weights import TernaryWeight, located
+from bitnet_cy.convert.workers import Workers, workers
 from bitnet_cy.errors import BitNetError, FormatError, OptionError, ResourceError
+from bitnet_cy.threads import choose
 
 FOLDER = "hf"
 TYPES = (*(name.lower() for name in gguf_target.FILE_TYPES), FOLDER)
@@ -32,6 +35,8 @@ def convert(
     with_vocabulary: bool = True,
     arrangement: str = "128",
     kernels: Mapping[tuple[int, int], tuple[int, int, int]] | None = None,
+    shard_size: int = 5_000_000_000,
+    threads: int | None = None,
     force: bool = False,
     progress: bool = False,
 ) -> Report:
@@ -49,24 +54,28 @@ def convert(
         with_vocabulary: False leaves a checkpoint's vocabulary out.
         arrangement: of I2_S tensors in the source: "128", "64" or "4row".
         kernels: TL1 and TL2 parameters (BM, BK, bm) of the source by matrix shape.
+        shard_size: bytes that a file in a folder has at most; more make several, with an index.
+        threads: how many work at once; None for the physical cores.
         force: replace `out` if it exists. progress: show a bar on standard error.
 
-    Memory: about the largest tensor. Raises FormatError (damaged source), UnsupportedError (not
-    ternary, or not a model of a known kind), OptionError, and ResourceError (disk).
+    Memory: a few matrices for each thread. Raises FormatError (damaged source), UnsupportedError
+    (not ternary, or not a model of a known kind), OptionError, and ResourceError (disk).
     """
     source, out = Path(source), Path(out)
     type_name, embedding_type = _types(type, embedding)
     _check_target(source, out, type_name, force)
-    shown = Progress(progress)
+    shard_size = whole("shard_size", shard_size, 1)
+    shown, count = Progress(progress), choose(threads).count
     model = _open(source, from_masters, pre, with_vocabulary, arrangement, kernels)
     partial = out.with_name(f".{out.name}.{os.getpid()}.unverified")
     try:
         _probe(model)
-        if type_name is None:
-            folder_target.write(model, partial, embedding_type, shown)
-        else:
-            gguf_target.write(model, partial, type_name, embedding_type, shown)
-        report = _verify(model, partial, shown)
+        with workers(count) as team:
+            if type_name is None:
+                folder_target.write(model, partial, embedding_type, shard_size, team, shown)
+            else:
+                gguf_target.write(model, partial, type_name, embedding_type, team, shown)
+            report = _verify(model, partial, team, shown)
         report.nbytes, report.path = file_size(partial), out
         _rename(partial, out)
         return report
@@ -134,14 +143,14 @@ def _probe(model: Model) -> None:
         raise located(first, error) from None
 
 
-def _verify(model: Model, partial: Path, shown: Progress) -> Report:
+def _verify(model: Model, partial: Path, team: Workers, shown: Progress) -> Report:
     """Open what was written and compare it with the source."""
     if partial.is_dir():
         written = checkpoint_source.read(partial, with_vocabulary=model.tokenizer is not None)
     else:
         written = gguf_source.read(partial)
     try:
-        return verify(model, written, shown)
+        return verify(model, written, team, shown)
     finally:
         written.close()
 

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bitnet_cy.convert import rope, tokenizer_files
+from bitnet_cy.convert.encoding import float_jobs
 from bitnet_cy.convert.model import Model
 from bitnet_cy.convert.progress import Progress
 from bitnet_cy.convert.shape import to_config
 from bitnet_cy.convert.space import require
 from bitnet_cy.convert.tensors import HEAD, Slot, slots
 from bitnet_cy.convert.weights import FloatWeight, TernaryWeight, located
+from bitnet_cy.convert.workers import Job, Workers
 from bitnet_cy.errors import BitNetError, OptionError, ResourceError, UnsupportedError
 from bitnet_cy.formats import floats, safetensors
+from bitnet_cy.formats.checkpoint import INDEX
 from bitnet_cy.formats.safetensors import TensorSource
 from bitnet_cy.formats.ternary import Ternary, pack_quarters
 
@@ -26,28 +33,57 @@ _KEPT = ("F32", "F16", "BF16")
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
-def write(model: Model, folder: Path, embedding: str | None, progress: Progress) -> None:
-    """Write `folder`, which must not exist: config.json, model.safetensors and the vocabulary.
+@dataclass(frozen=True)
+class _Entry:
+    """A tensor to be written, the jobs that make its bytes, and the tensors that come after."""
 
+    source: TensorSource
+    jobs: list[Job[np.ndarray]]
+    more: tuple[TensorSource, ...] = ()
+
+
+def write(
+    model: Model,
+    folder: Path,
+    embedding: str | None,
+    shard_size: int,
+    team: Workers,
+    progress: Progress,
+) -> None:
+    """Write `folder`, which must not exist: config.json, the tensors and the vocabulary.
+
+    The tensors are in model.safetensors, or, if they take more than `shard_size` bytes, in files
+    of at most that size with an index. team: makes the bytes while those before are written.
     BitNet models get the convention of their published checkpoint (scales multiply), Llama models
     that of theirs (scales divide).
     """
     pairs = zip(slots(model.shape, model.tied), model.weights, strict=True)
+    entries = [
+        _packed(model, slot, weight)
+        if isinstance(weight, TernaryWeight)
+        else _float(slot, weight, embedding)
+        for slot, weight in pairs
+    ]
+    made = team.in_order(chain.from_iterable(entry.jobs for entry in entries))
+
+    def data(count: int) -> Iterator[np.ndarray]:
+        for piece in islice(made, count):
+            yield piece
+            progress.advance(piece.nbytes)
+            model.forget()
+
     sources = [
         source
-        for slot, weight in pairs
-        for source in (
-            _packed(model, slot, weight, progress)
-            if isinstance(weight, TernaryWeight)
-            else _float(model, slot, weight, embedding, progress)
-        )
+        for entry in entries
+        for source in (replace(entry.source, data=partial(data, len(entry.jobs))), *entry.more)
     ]
     total = sum(source.nbytes for source in sources)
     require(folder, total)
     progress.start("writing", total)
     try:
         folder.mkdir()
-        safetensors.write(folder / "model.safetensors", sources, {"format": "pt"})
+        with closing(made):
+            _write_tensors(folder, sources, shard_size)
         _write_json(folder / "config.json", config(model, sources[0].dtype))
         tokenizer_files.write(model, folder)
     except OSError as error:
@@ -80,32 +116,52 @@ def inverse(scale: np.float32) -> np.float32:
     return nearest
 
 
-def _packed(
-    model: Model, slot: Slot, weight: TernaryWeight, progress: Progress
-) -> Iterator[TensorSource]:
+def _write_tensors(folder: Path, sources: list[TensorSource], shard_size: int) -> None:
+    shards: list[list[TensorSource]] = [[]]
+    size = 0
+    for source in sources:
+        size += source.nbytes
+        if size > shard_size and shards[-1]:
+            shards.append([])
+            size = source.nbytes
+        shards[-1].append(source)
+    if len(shards) == 1:
+        safetensors.write(folder / "model.safetensors", sources, {"format": "pt"})
+        return
+    owners: dict[str, str] = {}
+    for number, part in enumerate(shards, 1):
+        name = f"model-{number:05}-of-{len(shards):05}.safetensors"
+        safetensors.write(folder / name, part, {"format": "pt"})
+        owners |= {source.name: name for source in part}
+    total = sum(source.nbytes for source in sources)
+    _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": owners})
+
+
+def _packed(model: Model, slot: Slot, weight: TernaryWeight) -> _Entry:
     rows, cols = weight.shape
     if rows % 4:
         raise UnsupportedError(f"tensor {weight.name} has {rows} rows; packing needs 4, 8, 12, …")
     scales: list[np.float32] = []
 
-    def data() -> Iterator[np.ndarray]:
+    def job() -> np.ndarray:
         try:
             found = weight.load()
             scales.append(_one_scale(found))
         except BitNetError as error:
             raise located(weight, error) from None
         trits = found.trits if slot.heads is None else rope.deinterleave(found.trits, slot.heads)
-        yield pack_quarters(trits)
-        model.forget()
-        progress.advance(rows * cols // 4)
+        return pack_quarters(trits)
 
     def scale() -> np.ndarray:
         is_bitnet = model.shape.family == "bitnet"
         return np.array([scales[0] if is_bitnet else inverse(scales[0])], "<f4")
 
     name = _name(slot)
-    yield TensorSource(name, (rows // 4, cols), "U8", data)
-    yield TensorSource(f"{name}_scale", (1,), "F32", scale)  # called after the matrix was read
+    return _Entry(
+        TensorSource(name, (rows // 4, cols), "U8", None),
+        [job],
+        (TensorSource(f"{name}_scale", (1,), "F32", scale),),  # called after the matrix was made
+    )
 
 
 def _one_scale(found: Ternary) -> np.float32:
@@ -117,27 +173,14 @@ def _one_scale(found: Ternary) -> np.float32:
     return np.float32(found.scale.reshape(())) or np.float32(1)
 
 
-def _float(
-    model: Model, slot: Slot, weight: FloatWeight, embedding: str | None, progress: Progress
-) -> Iterator[TensorSource]:
+def _float(slot: Slot, weight: FloatWeight, embedding: str | None) -> _Entry:
     kind = weight.stored if len(weight.shape) == 1 else embedding or weight.stored
     if kind not in _KEPT:
         raise OptionError(
             f"tensor {weight.name} has type {kind}, which a checkpoint cannot hold; choose "
             f"{' or '.join(EMBEDDINGS)} for the embedding"
         )
-
-    def data() -> Iterator[np.ndarray]:
-        try:
-            for block in weight.blocks():
-                piece = floats.encode(kind, block)
-                yield piece
-                progress.advance(piece.nbytes)
-        except BitNetError as error:
-            raise located(weight, error) from None
-        model.forget()
-
-    yield TensorSource(_name(slot), weight.shape, kind, data)
+    return _Entry(TensorSource(_name(slot), weight.shape, kind, None), float_jobs(weight, kind))
 
 
 def _name(slot: Slot) -> str:

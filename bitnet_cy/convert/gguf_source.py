@@ -15,7 +15,7 @@ from bitnet_cy.convert.checkpoint_source import from_floats
 from bitnet_cy.convert.model import Model
 from bitnet_cy.convert.shape import from_metadata
 from bitnet_cy.convert.tensors import EMBEDDING, HEAD, Slot, slots
-from bitnet_cy.convert.weights import FloatWeight, TernaryWeight, Weight, decoded
+from bitnet_cy.convert.weights import FloatWeight, TernaryWeight, Weight, matrix
 from bitnet_cy.errors import FormatError, OptionError, UnsupportedError
 from bitnet_cy.formats import floats, gguf, ternary
 from bitnet_cy.formats.gguf import GGUFFile, TensorInfo
@@ -151,9 +151,6 @@ class _Tensors:
 
     def _from_floats(self, info: TensorInfo, factor: np.float32) -> Ternary:
         rows, cols = info.shape
-
-        def blocks() -> Any:
-            return decoded(self._file.raw(info.name), info.type_name, (rows, cols))
-
-        found = from_floats(blocks, (rows, cols), self._from_masters)
+        weights = matrix(lambda: self._file.raw(info.name), info.type_name, (rows, cols))
+        found = from_floats(weights, self._from_masters)
         return Ternary(found.trits, found.scale * factor)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +16,9 @@ from bitnet_cy.convert.model import Model
 from bitnet_cy.convert.progress import Progress
 from bitnet_cy.convert.report import Report, Row
 from bitnet_cy.convert.weights import FloatWeight, TernaryWeight, Weight, located
+from bitnet_cy.convert.workers import Job, Workers
 from bitnet_cy.errors import BitNetError, FormatError
-from bitnet_cy.formats.ternary import Ternary
+from bitnet_cy.formats.ternary import Ternary, any_nonzero
 
 # How far a scale may be off, relative to itself: half a unit in the last place of what holds it.
 # A packed checkpoint may hold the inverse, which costs a rounding on either way.
@@ -29,10 +34,21 @@ _VALUE_ERRORS = {
     "Q6_K": (0.0, 256, 1 / 28),
 }
 _SMALLEST_F16 = 2.0**-25
-_COMPARED = 1 << 24
 
 
-def verify(source: Model, written: Model, progress: Progress) -> Report:
+@dataclass
+class _Found:
+    """What a comparison found in a part of a tensor, to be added to the row of a report."""
+
+    values: int
+    minus: int = 0
+    zero: int = 0
+    plus: int = 0
+    scales: tuple[float, float] | None = None
+    error: float = 0.0
+
+
+def verify(source: Model, written: Model, team: Workers, progress: Progress) -> Report:
     """Read both again and compare: trits exactly, floats and scales within their type's error.
 
     Raises FormatError on the first difference.
@@ -46,17 +62,20 @@ def verify(source: Model, written: Model, progress: Progress) -> Report:
             raise FormatError("the written file has lost its vocabulary")
         vocabulary.compare(source.tokenizer, written.tokenizer)
     progress.start("verifying", sum(math.prod(weight.shape) for weight in source.weights))
-    for mine, theirs in zip(source.weights, written.weights, strict=True):
-        row = report.row(_part(mine.name), mine.stored, theirs.stored)
-        try:
-            _compare(mine, theirs, row)
-        except BitNetError as error:
-            raise located(mine, error) from None
-        row.tensors += 1
-        row.nbytes += theirs.nbytes if isinstance(theirs, TernaryWeight) else theirs.raw().nbytes
-        source.forget()
-        written.forget()
-        progress.advance(math.prod(mine.shape))
+    pairs = list(zip(source.weights, written.weights, strict=True))
+    jobs = [_jobs(mine, theirs) for mine, theirs in pairs]
+    with closing(team.in_order(chain.from_iterable(jobs))) as made:
+        for (mine, theirs), parts in zip(pairs, jobs, strict=True):
+            row = report.row(_part(mine.name), mine.stored, theirs.stored)
+            for found in islice(made, len(parts)):
+                _add(row, found)
+                source.forget()
+                written.forget()
+                progress.advance(found.values)
+            row.tensors += 1
+            row.nbytes += (
+                theirs.nbytes if isinstance(theirs, TernaryWeight) else theirs.raw().nbytes
+            )
     return report
 
 
@@ -72,61 +91,82 @@ def _part(name: str) -> str:
     return parts[-1]
 
 
-def _compare(source: Weight, written: Weight, row: Row) -> None:
+def _jobs(source: Weight, written: Weight) -> list[Job[_Found]]:
     if isinstance(source, TernaryWeight) and isinstance(written, TernaryWeight):
-        _compare_trits(source.load(), written.load(), written.stored, row)
-    elif isinstance(source, FloatWeight) and isinstance(written, FloatWeight):
-        _compare_floats(source, written, row)
-    else:
-        raise FormatError("is ternary in one file and not in the other")
+        return [partial(_compare_trits, source, written)]
+    if isinstance(source, FloatWeight) and isinstance(written, FloatWeight):
+        return [partial(_compare_floats, source, written, rows) for rows in source.parts()]
+    raise located(source, FormatError("is ternary in one file and not in the other"))
 
 
-def _compare_trits(source: Ternary, written: Ternary, stored: str, row: Row) -> None:
+def _add(row: Row, found: _Found) -> None:
+    row.minus += found.minus
+    row.zero += found.zero
+    row.plus += found.plus
+    row.error = max(row.error, found.error)
+    if found.scales is not None:
+        low, high = row.scales or found.scales
+        row.scales = (min(low, found.scales[0]), max(high, found.scales[1]))
+
+
+def _compare_trits(source: TernaryWeight, written: TernaryWeight) -> _Found:
+    try:
+        return _same_trits(source.load(), written.load(), written.stored)
+    except BitNetError as error:
+        raise located(source, error) from None
+
+
+def _same_trits(source: Ternary, written: Ternary, stored: str) -> _Found:
+    size = source.trits.size
     if not np.array_equal(source.trits, written.trits):
         count = int(np.count_nonzero(source.trits != written.trits))
         raise FormatError(f"is written wrongly: {count} trits differ (stored as {stored})")
-    plus = int(np.count_nonzero(written.trits > 0))
     nonzero = int(np.count_nonzero(written.trits))
-    row.plus += plus
-    row.minus += nonzero - plus
-    row.zero += written.trits.size - nonzero
+    plus = int(np.count_nonzero(written.trits > 0))
+    found = _Found(size, nonzero - plus, size - nonzero, plus)
     if not nonzero:
-        return
-    error = _scale_error(source, written)
+        return found
+    found.error = _scale_error(source, written)
     limit = _SCALE_ERRORS.get(stored, _INVERSE_ERROR if stored == "packed uint8" else 0.0)
-    if not error <= limit:
+    if not found.error <= limit:
         raise FormatError(
-            f"is written wrongly: its scale is off by {error:.2g} (stored as {stored})"
+            f"is written wrongly: its scale is off by {found.error:.2g} (stored as {stored})"
         )
-    used = written.scale[written.scale > 0] if written.scale.ndim else written.scale
-    low, high = float(used.min()), float(used.max())
-    row.scales = (min(low, row.scales[0]), max(high, row.scales[1])) if row.scales else (low, high)
-    row.error = max(row.error, error)
+    used = written.scale[written.scale > 0]
+    found.scales = float(used.min()), float(used.max())
+    return found
 
 
 def _scale_error(source: Ternary, written: Ternary) -> float:
-    """The largest difference of a scale, relative to it. Trits are known to be equal."""
+    """The largest difference of a scale, relative to it. Trits are known to be equal.
+
+    Where there are several, the smaller groups of the two are compared, but for those that are
+    all zeros, to which a scale means nothing.
+    """
     if source.scale.size == written.scale.size == 1:
-        a, b = float(source.scale.reshape(())), float(written.scale.reshape(()))
-        return abs(a - b) / a
-    dense = source.dense()
-    nonzero = dense != 0
-    return float(np.abs(written.dense()[nonzero] / dense[nonzero] - 1).max())
+        one, other = float(source.scale.reshape(())), float(written.scale.reshape(()))
+        return abs(other - one) / one
+    rows = len(source.trits)
+    parts = [source.by_group(), written.by_group()]
+    count = max(part.shape[1] for part in parts)
+    if any(count % part.shape[1] for part in parts):
+        raise FormatError("is written wrongly: its scales are those of other groups of weights")
+    a, b = (np.repeat(part, count // part.shape[1], 1).astype(np.float64) for part in parts)
+    used = any_nonzero(source.trits.reshape(rows, count, -1))
+    return float(np.abs(b[used] / a[used] - 1).max())
 
 
-def _compare_floats(source: FloatWeight, written: FloatWeight, row: Row) -> None:
-    if written.stored == source.stored:
-        _compare_bytes(source.raw(), written.raw())
-        return
-    for a, b in zip(source.blocks(), written.blocks(), strict=True):
-        row.error = max(row.error, _block_error(a, b, written.stored))
-
-
-def _compare_bytes(source: np.ndarray, written: np.ndarray) -> None:
-    for start in range(0, source.size, _COMPARED):
-        part = slice(start, start + _COMPARED)
-        if not np.array_equal(source[part], written[part]):
-            raise FormatError("is written wrongly: its bytes differ from the source's")
+def _compare_floats(source: FloatWeight, written: FloatWeight, rows: slice) -> _Found:
+    try:
+        count = (rows.stop - rows.start) * source.shape[-1]
+        if written.stored == source.stored:
+            if not np.array_equal(source.part(rows), written.part(rows)):
+                raise FormatError("is written wrongly: its bytes differ from the source's")
+            return _Found(count)
+        error = _block_error(source.values(rows), written.values(rows), written.stored)
+        return _Found(count, error=error)
+    except BitNetError as error:
+        raise located(source, error) from None
 
 
 def _block_error(source: np.ndarray, written: np.ndarray, stored: str) -> float:

@@ -11,6 +11,8 @@ from bitnet_cy.errors import FormatError, UnsupportedError
 from bitnet_cy.formats import types
 
 NAMES = ("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q4_0")
+# The bits of infinity: those of finite magnitudes are smaller numbers, those of NaN larger.
+INFINITY = {"F32": 0x7F800000, "F16": 0x7C00, "BF16": 0x7F80}
 
 
 def decode(type_name: str, raw: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -25,6 +27,13 @@ def encode(type_name: str, values: np.ndarray) -> np.ndarray:
     """float32 values of any shape as stored bytes, uint8 [n]. Blocks run along the last axis."""
     _nbytes(type_name, values.shape)
     return _ENCODERS[type_name](np.ascontiguousarray(values, np.float32).reshape(-1))
+
+
+def is_finite(type_name: str, raw: np.ndarray) -> bool:
+    """Whether stored F32, F16 or BF16 values are all finite, without decoding them."""
+    bits = raw.view("<u4" if type_name == "F32" else "<u2")
+    magnitudes = bits & bits.dtype.type(0x7FFFFFFF if type_name == "F32" else 0x7FFF)
+    return bool(magnitudes.max(initial=0) < INFINITY[type_name])
 
 
 def _nbytes(type_name: str, shape: tuple[int, ...]) -> int:

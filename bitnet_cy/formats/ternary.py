@@ -8,7 +8,7 @@ import numpy as np
 
 from bitnet_cy.errors import UnsupportedError
 from bitnet_cy.formats.layouts import LAYOUTS, Layout, Ternary
-from bitnet_cy.formats.layouts.base import check_scale, check_trits
+from bitnet_cy.formats.layouts.base import any_nonzero, check_scale, check_trits
 from bitnet_cy.formats.layouts.i2_s import pack_blocks
 from bitnet_cy.formats.layouts.quarters import pack_quarters, unpack_quarters
 from bitnet_cy.formats.layouts.tl import read_kernels
@@ -16,6 +16,7 @@ from bitnet_cy.formats.layouts.tl import read_kernels
 __all__ = [
     "NAMES",
     "Ternary",
+    "any_nonzero",
     "decode",
     "encode",
     "pack_quarters",

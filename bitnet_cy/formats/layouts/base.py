@@ -29,6 +29,11 @@ class Ternary:
         parts = self.trits.reshape(rows, groups, -1) * self.scale[:, :, None]
         return parts.reshape(self.trits.shape)
 
+    def by_group(self) -> np.ndarray:
+        """The scales as [rows, groups], a view that repeats those of more than one row."""
+        parts = self.scale if self.scale.ndim == 2 else self.scale.reshape(-1, 1)
+        return np.broadcast_to(parts, (len(self.trits), parts.shape[1]))
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -108,7 +113,7 @@ def group_scales(groups: np.ndarray, scale: np.ndarray | float, name: str) -> np
 def any_nonzero(groups: np.ndarray) -> np.ndarray:
     """Which groups of trits, contiguous int8 [rows, groups, size], are not all zeros: bool."""
     kind = np.uint64 if groups.shape[2] % 8 == 0 else np.uint8
-    return groups.view(kind).any(2)
+    return np.asarray(groups.view(kind).any(2))
 
 
 def float16_scales(scale: np.ndarray, name: str) -> np.ndarray:
