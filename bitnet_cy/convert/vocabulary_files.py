@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ def read(folder: Path, tokenizer: Tokenizer, pre: str | None) -> Entries:
     path = folder / "tokenizer.json"
     state = read_object(path) if path.is_file() else None
     if state is not None and "ByteLevel" in str(state.get("pre_tokenizer")):
-        return _byte_level(path, state, tokenizer, pre)
+        return _byte_level(state, tokenizer, pre)
     if (folder / "tokenizer.model").is_file():
         return _sentencepiece((folder / "tokenizer.model").read_bytes(), tokenizer)
     if state is not None:
@@ -55,27 +56,35 @@ def read(folder: Path, tokenizer: Tokenizer, pre: str | None) -> Entries:
     raise FormatError(f"{folder} has no tokenizer.json and no tokenizer.model; download them")
 
 
-def _byte_level(
-    path: Path, state: dict[str, Any], tokenizer: Tokenizer, pre: str | None
-) -> Entries:
-    import tokenizers
-
-    types = _types(state, tokenizer)
+def _byte_level(state: dict[str, Any], tokenizer: Tokenizer, pre: str | None) -> Entries:
+    tokens = _tokens(tokenizer)
     return Entries(
         model="gpt2",
-        tokens=_tokens(tokenizer),
-        types=types,
-        pre=pre or _rule(tokenizers.Tokenizer.from_file(str(path)), state),
+        tokens=tokens,
+        types=_types(state, tokens),
+        pre=pre or _rule(state),
         merges=_merges(state),
     )
 
 
-def _rule(library: tokenizers.Tokenizer, state: dict[str, Any]) -> str:
+def _without_words(state: dict[str, Any]) -> tokenizers.Tokenizer:
+    """What splits and normalizes text, without the vocabulary, which takes seconds to load."""
+    import tokenizers
+
+    model = {"type": "BPE", "vocab": {}, "merges": []}
+    kept = {"normalizer": state.get("normalizer"), "pre_tokenizer": state.get("pre_tokenizer")}
+    return tokenizers.Tokenizer.from_str(
+        json.dumps({"version": "1.0", "added_tokens": [], "model": model} | kept)
+    )
+
+
+def _rule(state: dict[str, Any]) -> str:
     """The name of the rule that splits text as the file's own pre-tokenizer does.
 
     Rules that agree on `ignore_merges` come first; to others it makes no difference unless the
     vocabulary has words that its merges cannot make, which comparing ids would tell.
     """
+    library = _without_words(state)
     expected = [library.pre_tokenizer.pre_tokenize_str(text) for text in _RULE_PROBES]
     ignores = state["model"].get("ignore_merges", False)
     rules = sorted(split_rules.RULES.items(), key=lambda item: item[1].ignore_merges != ignores)
@@ -103,8 +112,7 @@ def _tokens(tokenizer: Tokenizer) -> list[str]:
     return [tokenizer.token_text(index) for index in range(tokenizer.vocab_size)]
 
 
-def _types(state: dict[str, Any], tokenizer: Tokenizer) -> list[int]:
-    tokens = _tokens(tokenizer)
+def _types(state: dict[str, Any], tokens: Sequence[str]) -> list[int]:
     types = [NORMAL if token else UNUSED for token in tokens]
     for entry in state.get("added_tokens", []):
         types[entry["id"]] = CONTROL if entry.get("special") else USER_DEFINED
@@ -117,7 +125,8 @@ def _ranked(state: dict[str, Any], tokenizer: Tokenizer) -> Entries:
     With the negative rank of the merge that makes a token as its score, the best-scored pair
     is the one the merges would take.
     """
-    tokens, types = _tokens(tokenizer), _types(state, tokenizer)
+    tokens = _tokens(tokenizer)
+    types = _types(state, tokens)
     ranks: dict[str, int] = {}
     for rank, merge in enumerate(_merges(state), 1):
         ranks.setdefault(merge.replace(" ", ""), rank)
