@@ -162,7 +162,7 @@ def test_only_dispatch_includes_kernels() -> None:
 
 def test_files_stay_short_enough_to_read() -> None:
     limits = {".py": 400, ".h": 500}
-    sources = [*SOURCES, *HEADERS, *(ROOT / "tools").glob("*.py"), *(ROOT / "tests").glob("*.py")]
+    sources = [*SOURCES, *HEADERS, *(ROOT / "tools").rglob("*.py"), *(ROOT / "tests").glob("*.py")]
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in sources}
     long = {_name(p): n for p, n in lengths.items() if n > limits.get(p.suffix, 400)}
     assert not long

@@ -117,13 +117,13 @@ def read_rate(data: NDArray[np.uint8], threads: int) -> float:
     return data.size / (time.perf_counter() - start)
 
 
-def multiply_add_peaks(threads: int) -> dict[str, float]:
-    """Most int8 multiply-adds per second of each instruction the kernels use, best of five."""
+def multiply_add_peaks(threads: int, repeats: int = 5) -> dict[str, float]:
+    """Most int8 multiply-adds per second of each instruction the kernels use, best of repeats."""
     threads = usable_threads(threads)
     peaks = {}
     for name in kernels.peak_names():
         kernels.run_peak(name, 1 << 20, threads)  # the clock settles
-        peaks[name] = max(_rate(name, threads) for _ in range(5))
+        peaks[name] = max(_rate(name, threads) for _ in range(repeats))
     return peaks
 
 
