@@ -57,6 +57,11 @@ ANYTHING = {"cli"}
 # A kernel may use the one of the instruction set that its own extends.
 BUILDS_ON = {
     "avx2_float": "avx2",
+    "avx2_dense": "avx2",
+    "avxvnni_dense": "avxvnni",
+    "avx512vnni_dense": "avx512vnni",
+    "neon_dense": "neon",
+    "neondot_dense": "neondot",
     "avxvnni": "avx2",
     "avx512vnni": "avx2",
     "neondot": "neon",

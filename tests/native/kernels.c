@@ -34,6 +34,7 @@ static int bn_reduce_add_emulated(simde__m512i v) {
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "dense.h"
 #include "dispatch.h"
 
 enum { MAX_ROWS = 17, GUARD = 0x5A5A5A5A };
@@ -135,6 +136,66 @@ static int check_products(const bn_kernels *kernels) {
     for (size_t i = 0; i < sizeof some_blocks / sizeof *some_blocks; i++)
         for (int pattern = 0; pattern < PATTERNS; pattern++)
             wrong += product_case(kernels, some_blocks[i], 13, 4 + 5 * (pattern % 2), pattern);
+    return wrong;
+}
+
+/* Dense rows made from I2_S ones: the same products, and the same I2_S rows back. Both hold
+ * `planes` planes of 32 elements, filled up to whole blocks with code 1. */
+static int dense_case(const bn_kernels *kernels, ptrdiff_t planes, int rows, int tokens,
+                      int pattern) {
+    const ptrdiff_t blocks = (planes + 3) / 4, dense_blocks = (planes + 4) / 5;
+    const ptrdiff_t k = blocks * BN_BLOCK, dense_k = dense_blocks * BN_DENSE_BLOCK;
+    const ptrdiff_t row = blocks * BN_BLOCK_BYTES, dense_row = dense_blocks * BN_BLOCK_BYTES;
+    uint8_t *codes = allocate((size_t)(rows * row)), *back = allocate((size_t)(rows * row));
+    uint8_t *dense = allocate((size_t)(rows * dense_row));
+    uint8_t *packed = allocate((size_t)(rows * dense_row));
+    int8_t *q = allocate((size_t)(tokens * k)), *dense_q = allocate((size_t)(tokens * dense_k));
+    int32_t sums[BN_GEMV_TOKENS] = {0}, *expected = allocate((size_t)(rows * tokens) * 4);
+    int32_t *found = allocate((size_t)(rows * tokens + 1) * 4);
+    int wrong = 0;
+    fill_codes(codes, rows * row, pattern);
+    fill_activations(q, tokens * k, pattern);
+    for (int r = 0; r < rows; r++) {
+        for (ptrdiff_t plane = planes; plane < 4 * blocks; plane++)
+            for (int p = 0; p < BN_BLOCK_BYTES; p++) {
+                uint8_t *c = codes + r * row + plane / 4 * BN_BLOCK_BYTES + p;
+                const int shift = 6 - 2 * (int)(plane % 4);
+                *c = (uint8_t)((*c & ~(3 << shift)) | 1 << shift);
+            }
+    }
+    bn_dense_pack_scalar(codes, blocks, rows, dense, dense_blocks);
+    kernels->dense_pack(codes, blocks, rows, packed, dense_blocks);
+    wrong += memcmp(dense, packed, (size_t)(rows * dense_row)) != 0;
+    wrong += bn_dense_is_damaged(dense, rows * dense_row);
+    kernels->dense_unpack(dense, dense_blocks, rows, back, blocks);
+    wrong += memcmp(codes, back, (size_t)(rows * row)) != 0;
+    memset(dense_q, 0, (size_t)(tokens * dense_k));
+    for (int t = 0; t < tokens; t++) {
+        memset(q + t * k + 32 * planes, 0, (size_t)(k - 32 * planes));
+        memcpy(dense_q + t * dense_k, q + t * k, (size_t)(32 * planes));
+        for (ptrdiff_t i = 0; i < k; i++) sums[t] += q[t * k + i];
+    }
+    bn_ternary_gemv_scalar(codes, blocks, rows, q, tokens, sums, expected);
+    found[rows * tokens] = GUARD;
+    kernels->dense_gemv(dense, dense_blocks, rows, dense_q, tokens, sums, found);
+    wrong += memcmp(expected, found, (size_t)(rows * tokens) * 4) || found[rows * tokens] != GUARD;
+    if (wrong)
+        printf("%s: dense rows wrong: %td planes, %d rows, %d tokens, pattern %d\n", kernels->name,
+               planes, rows, tokens, pattern);
+    free(codes), free(back), free(dense), free(packed), free(q), free(dense_q), free(expected);
+    free(found);
+    return wrong;
+}
+
+static int check_dense(const bn_kernels *kernels) {
+    static const int some_planes[] = {1, 4, 5, 6, 9, 20, 25, 59, 60, 61, 65, 130, 216};
+    int wrong = 0;
+    for (int rows = 1; rows <= 9; rows++)
+        for (int tokens = 1; tokens <= BN_GEMV_TOKENS; tokens++)
+            wrong += dense_case(kernels, 27, rows, tokens, 0);
+    for (size_t i = 0; i < sizeof some_planes / sizeof *some_planes; i++)
+        for (int pattern = 0; pattern < PATTERNS; pattern++)
+            wrong += dense_case(kernels, some_planes[i], 5, 1 + pattern % 3, pattern);
     return wrong;
 }
 
@@ -256,9 +317,10 @@ static int check_scale_tile(const bn_kernels *kernels) {
 static int check(const bn_kernels *kernels) {
     int products = check_products(kernels), quantize = check_quantize(kernels);
     int f16 = check_f16(kernels), floats = check_floats(kernels) + check_scale_tile(kernels);
-    printf("%s: products %d, quantize %d, float16 %d, floats (%s) %d wrong\n", kernels->name,
-           products, quantize, f16, kernels->float_name, floats);
-    return products || quantize || f16 || floats;
+    int dense = check_dense(kernels);
+    printf("%s: products %d, dense %d, quantize %d, float16 %d, floats (%s) %d wrong\n",
+           kernels->name, products, dense, quantize, f16, kernels->float_name, floats);
+    return products || dense || quantize || f16 || floats;
 }
 
 int main(int count, char **names) {

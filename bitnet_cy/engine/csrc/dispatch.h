@@ -5,24 +5,30 @@
 #include "cpu.h"
 #include "kernels.h"
 #include "kernels/scalar.h"
+#include "kernels/scalar_dense.h"
 #if defined(__x86_64__) || defined(_M_X64)
 #define BN_X86 1
 #include "kernels/avx2.h"
+#include "kernels/avx2_dense.h"
 #include "kernels/avx2_float.h"
 #include "kernels/avx512vnni.h"
+#include "kernels/avx512vnni_dense.h"
 #if !defined(__GNUC__) || defined(__clang__) || __GNUC__ >= 11
 #define BN_X86_VEX_VNNI 1
 #include "kernels/avxvnni.h"
+#include "kernels/avxvnni_dense.h"
 #endif
 #elif defined(__aarch64__) || defined(_M_ARM64)
 #define BN_ARM64 1
 #include "kernels/neon.h"
+#include "kernels/neon_dense.h"
 #include "kernels/neon_float.h"
 /* Clang before 16 (Apple's before 15) has only the intrinsics of the whole file's target. */
 #if !defined(__clang__) || __clang_major__ >= 16 ||                                            \
     (defined(__apple_build_version__) && __clang_major__ >= 15)
 #define BN_ARM64_DOT 1
 #include "kernels/neondot.h"
+#include "kernels/neondot_dense.h"
 #include "kernels/neoni8mm.h"
 #endif
 #endif
@@ -45,6 +51,9 @@ static const bn_table_row bn_table[] = {
       .ternary_gemv = bn_ternary_gemv_scalar,
       .lanes = 1,
       .ternary_gemm = bn_ternary_gemm_scalar,
+      .dense_gemv = bn_dense_gemv_scalar,
+      .dense_pack = bn_dense_pack_scalar,
+      .dense_unpack = bn_dense_unpack_scalar,
       .quantize = bn_quantize_scalar,
       BN_FLOAT_OPERATIONS(scalar)}},
 #ifdef BN_X86
@@ -53,6 +62,9 @@ static const bn_table_row bn_table[] = {
       .ternary_gemv = bn_ternary_gemv_avx2,
       .lanes = BN_AVX2_LANES,
       .ternary_gemm = bn_ternary_gemm_avx2,
+      .dense_gemv = bn_dense_gemv_avx2,
+      .dense_pack = bn_dense_pack_avx2,
+      .dense_unpack = bn_dense_unpack_avx2,
       .quantize = bn_quantize_avx2,
       BN_FLOAT_OPERATIONS(avx2)}},
 #ifdef BN_X86_VEX_VNNI
@@ -61,6 +73,9 @@ static const bn_table_row bn_table[] = {
       .ternary_gemv = bn_ternary_gemv_avxvnni,
       .lanes = BN_AVXVNNI_LANES,
       .ternary_gemm = bn_ternary_gemm_avxvnni,
+      .dense_gemv = bn_dense_gemv_avxvnni,
+      .dense_pack = bn_dense_pack_avx2,
+      .dense_unpack = bn_dense_unpack_avx2,
       .quantize = bn_quantize_avx2,
       BN_FLOAT_OPERATIONS(avx2)}},
 #endif
@@ -69,6 +84,9 @@ static const bn_table_row bn_table[] = {
       .ternary_gemv = bn_ternary_gemv_avx512vnni,
       .lanes = BN_AVX512VNNI_LANES,
       .ternary_gemm = bn_ternary_gemm_avx512vnni,
+      .dense_gemv = bn_dense_gemv_avx512vnni,
+      .dense_pack = bn_dense_pack_avx2,
+      .dense_unpack = bn_dense_unpack_avx2,
       .quantize = bn_quantize_avx2,
       BN_FLOAT_OPERATIONS(avx2)}},
 #endif
@@ -78,6 +96,9 @@ static const bn_table_row bn_table[] = {
       .ternary_gemv = bn_ternary_gemv_neon,
       .lanes = BN_NEON_LANES,
       .ternary_gemm = bn_ternary_gemm_neon,
+      .dense_gemv = bn_dense_gemv_neon,
+      .dense_pack = bn_dense_pack_neon,
+      .dense_unpack = bn_dense_unpack_neon,
       .quantize = bn_quantize_neon,
       BN_FLOAT_OPERATIONS(neon)}},
 #endif
@@ -87,6 +108,9 @@ static const bn_table_row bn_table[] = {
       .ternary_gemv = bn_ternary_gemv_neondot,
       .lanes = BN_NEONDOT_LANES,
       .ternary_gemm = bn_ternary_gemm_neondot,
+      .dense_gemv = bn_dense_gemv_neondot,
+      .dense_pack = bn_dense_pack_neon,
+      .dense_unpack = bn_dense_unpack_neon,
       .quantize = bn_quantize_neon,
       BN_FLOAT_OPERATIONS(neon)}},
     {BN_CPU_DOTPROD | BN_CPU_I8MM,
@@ -94,6 +118,9 @@ static const bn_table_row bn_table[] = {
       .ternary_gemv = bn_ternary_gemv_neoni8mm,
       .lanes = BN_NEONI8MM_LANES,
       .ternary_gemm = bn_ternary_gemm_neoni8mm,
+      .dense_gemv = bn_dense_gemv_neondot,
+      .dense_pack = bn_dense_pack_neon,
+      .dense_unpack = bn_dense_unpack_neon,
       .quantize = bn_quantize_neon,
       BN_FLOAT_OPERATIONS(neon)}},
 #endif

@@ -29,6 +29,7 @@
 #endif
 
 enum { BN_BLOCK = 128, BN_BLOCK_BYTES = 32, BN_GEMV_TOKENS = 4, BN_GEMM_ROWS = 8 };
+enum { BN_DENSE_BLOCK = 160, BN_DENSE_DIGITS = 5 }; /* also of BN_BLOCK_BYTES: dense.h */
 
 typedef struct bn_kernels {
     const char *name;
@@ -46,6 +47,17 @@ typedef struct bn_kernels {
     void (*ternary_gemm)(const uint8_t *codes, ptrdiff_t blocks, int rows, const int8_t *panels,
                          int n_panels, const int32_t *q_sums, int32_t *out, ptrdiff_t out_stride,
                          uint8_t *decoded);
+
+    /* As ternary_gemv, on dense rows: q rows are blocks * 160 bytes. */
+    void (*dense_gemv)(const uint8_t *dense, ptrdiff_t blocks, int rows, const int8_t *q,
+                       int tokens, const int32_t *q_sums, int32_t *out);
+
+    /* I2_S rows without code 3 to rows of `dense_blocks` dense blocks, and back. What lies past
+     * the end of the source's rows is filled with code 1. */
+    void (*dense_pack)(const uint8_t *codes, ptrdiff_t blocks, int rows, uint8_t *dense,
+                       ptrdiff_t dense_blocks);
+    void (*dense_unpack)(const uint8_t *dense, ptrdiff_t dense_blocks, int rows, uint8_t *codes,
+                         ptrdiff_t blocks);
 
     /* Per-token int8: s = 127 / max(|x|, 1e-5), q = round half to even (x * s). Returns s, or NaN
      * (and q = 0) when x holds a NaN or an infinity. n bytes of q are written. */
