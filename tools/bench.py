@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -84,15 +86,31 @@ def _run(options: argparse.Namespace) -> int:
         limit = SECTIONS[name] + LEEWAY
         print(f"{time.strftime('%H:%M:%S')} {name}", flush=True)
         command = [sys.executable, __file__, "section", name, *_passed_on(options)]
-        try:
-            problem = "" if subprocess.run(command, timeout=limit).returncode == 0 else "failed"
-        except subprocess.TimeoutExpired:
-            problem = f"stopped after {limit} s"
+        problem = _child(command, limit)
         if problem:
             failed.append(f"{name} {problem}")
             _note(out, name, problem)
     print(f"{time.strftime('%H:%M:%S')} {out}: " + ("; ".join(failed) or "all measured"))
     return 1 if failed else 0
+
+
+def _child(command: list[str], limit: float) -> str:
+    """Run a section's process; what went wrong, or "". Its own children end with it."""
+    with subprocess.Popen(command, start_new_session=True) as process:
+        try:
+            return "" if process.wait(limit) == 0 else "failed"
+        except subprocess.TimeoutExpired:
+            return f"stopped after {limit} s"
+        finally:
+            if process.poll() is None:
+                _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if hasattr(os, "killpg"):
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
 
 
 def _chosen(options: argparse.Namespace) -> list[str]:

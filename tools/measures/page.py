@@ -22,10 +22,12 @@ def filled(text: str, sections: Mapping[str, Any]) -> str:
 
 
 def _table(name: str, sections: Mapping[str, Any]) -> str:
-    if name == "runs":
-        return markdown(tables.runs(sections)) if sections else MISSING
+    if name in tables.OVERVIEWS:
+        return markdown(tables.OVERVIEWS[name](sections)) if sections else MISSING
     if name not in tables.TABLES:
-        raise OptionError(f"no table {name!r}; known are runs, {', '.join(tables.TABLES)}")
+        raise OptionError(
+            f"no table {name!r}; known are {', '.join([*tables.OVERVIEWS, *tables.TABLES])}"
+        )
     section, make = tables.TABLES[name]
     if section not in sections or not sections[section]["figures"]:
         return MISSING

@@ -52,6 +52,24 @@ def runs(sections: Mapping[str, Section]) -> Rows:
     return rows
 
 
+def summary(sections: Mapping[str, Section]) -> Rows:
+    """Prompt and decode speed of the fastest kernels, as generation uses them by default."""
+    none: Section = {"figures": []}
+    prompts, decoding = sections.get("prefill", none), sections.get("decode", none)
+    threads = sorted({x["threads"] for x in label_sets(decoding, "decode")})
+    table = [["threads", "prompt of 128", "of 512", "of 2048", "decode", "weights of a plain read"]]
+    for count in threads:
+        default = next(x for x in label_sets(decoding, "decode") if x["threads"] == count)
+        found = [
+            figures(prompts, "prompt", tokens=n, threads=count, kernel=default["kernel"])
+            for n in (128, 512, 2048)
+        ]
+        share = figures(decoding, "ternary share of plain read", **default)
+        speed = cell(figures(decoding, "decode", **default))
+        table.append([str(count), *map(cell, found), speed, middle(share, 100, ".0f") + " %"])
+    return table
+
+
 def roofline(section: Section) -> Rows:
     names = list(dict.fromkeys(x["instruction"] for x in label_sets(section, "multiply-adds")))
     rows = [["threads", "plain read, GB/s", "of the mapped file", *(f"`{n}`, G/s" for n in names)]]
@@ -217,3 +235,6 @@ TABLES: dict[str, tuple[str, Callable[[Section], Rows]]] = {
     "loss": ("loss", loss),
 }
 """Name of a table -> the section it shows, and how."""
+
+OVERVIEWS: dict[str, Callable[[Mapping[str, Section]], Rows]] = {"runs": runs, "summary": summary}
+"""Name of a table that shows several sections -> how."""
