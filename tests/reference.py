@@ -17,6 +17,12 @@ def quantize(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(np.rint(x * scale[:, None]), -128, 127).astype(np.int8), scale
 
 
+def int8_rounded(x: np.ndarray) -> np.ndarray:
+    """x [T, heads, head_dim] through int8, one scale a token and head."""
+    q, s = quantize(x.reshape(-1, x.shape[-1]))
+    return (q / s.astype(np.float64)[:, None]).reshape(x.shape)
+
+
 def integer_product(trits: np.ndarray, q: np.ndarray) -> np.ndarray:
     """trits int8 [M, K], q int8 [T, K] -> int32 [T, M], exact."""
     return (q.astype(np.int64) @ trits.astype(np.int64).T).astype(np.int32)
@@ -85,6 +91,7 @@ class Model:
     head: np.ndarray
     output_norm: np.ndarray
     blocks: list[Block] = field(default_factory=list)
+    int8_cache: bool = False
 
     def logits(self, ids: np.ndarray) -> np.ndarray:
         """ids int [T] -> float64 [T, vocab]."""
@@ -107,6 +114,8 @@ class Model:
             for name, heads in parts.items()
         )
         q, k = (rope(part, positions, self.base, self.interleaved) for part in (q, k))
+        if self.int8_cache:
+            k, v = int8_rounded(k), int8_rounded(v)
         o = self._norm(block, "attn_sub_norm", attention(q, k, v))
         return linear(o, *block.linears["o"])
 

@@ -10,7 +10,7 @@ import networks
 import numpy as np
 import pytest
 
-from bitnet_cy.engine import Matrix, Network, Session, forward_together, kernels
+from bitnet_cy.engine import Matrix, Network, Session, cache_nbytes, forward_together, kernels
 from bitnet_cy.errors import BitNetError, ContextError, FormatError, OptionError
 
 IDS = np.random.default_rng(3).integers(0, 300, 75)
@@ -50,15 +50,19 @@ def test_logits_agree_with_the_oracle(variant: str, kernel: str) -> None:
 
 
 @pytest.mark.parametrize("kernel", kernels.available())
-@pytest.mark.parametrize("variant", ["bitnet", "llama", "tails"])
-def test_blocks_and_threads_change_nothing(variant: str, kernel: str) -> None:
+@pytest.mark.parametrize(
+    ("variant", "kv_dtype"),
+    [("bitnet", "float16"), ("llama", "float16"), ("tails", "float16"), ("tails", "int8")],
+)
+def test_blocks_and_threads_change_nothing(variant: str, kv_dtype: str, kernel: str) -> None:
     network, _ = networks.make(**VARIANTS[variant])
+    options: dict[str, Any] = {"context_length": 80, "kv_dtype": kv_dtype}
     kernels.select(kernel)
     try:
-        expected = Session(network, context_length=80).forward(IDS, "all")
+        expected = Session(network, **options).forward(IDS, "all")
         for threads in (1, 2, 3):
             for block in (1, 3, 5, 32, 128):
-                session = Session(network, context_length=80, threads=threads, block_size=block)
+                session = Session(network, threads=threads, block_size=block, **options)
                 np.testing.assert_array_equal(session.forward(IDS, "all"), expected)
     finally:
         kernels.select()
@@ -90,12 +94,37 @@ def test_float16_cache_is_close_to_float32() -> None:
     close(Session(network, context_length=80).forward(IDS, "all"), model.logits(IDS))
 
 
-@pytest.mark.parametrize("count", [1, 2, 5, 17])
-def test_sessions_together_equal_sessions_alone(count: int) -> None:
+@pytest.mark.parametrize("kernel", kernels.available())
+@pytest.mark.parametrize("variant", ["bitnet", "llama", "tails", "wide heads"])
+def test_an_int8_cache_is_the_oracle_s(variant: str, kernel: str) -> None:
+    network, model = networks.make(**VARIANTS[variant])
+    model.int8_cache = True
+    kernels.select(kernel)
+    try:
+        found = Session(network, context_length=80, kv_dtype="int8").forward(IDS, "all")
+    finally:
+        kernels.select()
+    close(found, model.logits(IDS))
+
+
+@pytest.mark.parametrize(("kv_dtype", "row"), [("float32", 136), ("float16", 68), ("int8", 38)])
+def test_a_cache_takes_the_memory_of_its_type(kv_dtype: str, row: int) -> None:
+    network, _ = networks.make(**VARIANTS["tails"])
+    sessions = [Session(network, context_length=n, kv_dtype=kv_dtype) for n in (64, 128)]
+    rows = 2 * network.shape.n_layers * network.shape.n_kv_heads * 64
+    assert [session.cache_nbytes for session in sessions] == [rows * row, 2 * rows * row]
+    assert cache_nbytes(network.shape, 64, kv_dtype) == rows * row
+
+
+@pytest.mark.parametrize(
+    ("count", "kv_dtype"), [(1, "float16"), (2, "float16"), (5, "int8"), (17, "float16")]
+)
+def test_sessions_together_equal_sessions_alone(count: int, kv_dtype: str) -> None:
     network, _ = networks.make()
     prompts = [IDS[: 3 + 4 * place] for place in range(count)]
-    alone = [Session(network, context_length=96) for _ in prompts]
-    together = [Session(network, context_length=96, threads=2) for _ in prompts]
+    options: dict[str, Any] = {"context_length": 96, "kv_dtype": kv_dtype}
+    alone = [Session(network, **options) for _ in prompts]
+    together = [Session(network, threads=2, **options) for _ in prompts]
     for session, other, prompt in zip(alone, together, prompts, strict=True):
         session.forward(prompt, "none")
         other.forward(prompt, "none")

@@ -134,6 +134,12 @@ def test_every_float16_converts_exactly_and_back() -> None:
     assert np.isnan(back[~numbers]).all()
 
 
+@pytest.mark.parametrize("columns", [1, 7, 8, 9, 16, 256])
+def test_int8_becomes_the_same_float32(columns: int) -> None:
+    x = np.arange(-128, 128, dtype=np.int8)[-columns:]
+    np.testing.assert_array_equal(kernels.float_operation("i8_to_f32", x), x.astype(np.float32))
+
+
 def test_float32_rounds_to_the_nearest_float16() -> None:
     rng = np.random.default_rng(1)
     x = (rng.standard_normal(5000) * 10.0 ** rng.integers(-9, 6, 5000)).astype(np.float32)

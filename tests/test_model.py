@@ -103,7 +103,7 @@ def test_pre_names_the_splitting_rule_that_a_file_lacks(built: Callable[..., Pat
         ({"context_length": 257}, "context_length is 257.*from 1 to 256"),
         ({"context_length": True}, "context_length"),
         ({"context_length": "9"}, "context_length"),
-        ({"kv_dtype": "int4"}, "kv_dtype is 'int4'; choose from float16, float32"),
+        ({"kv_dtype": "int4"}, "kv_dtype is 'int4'; choose from float16, float32, int8"),
         ({"threads": 0}, "threads is 0"),
         ({"threads": -3}, "threads is -3"),
         ({"activation": "gelu"}, "activation"),

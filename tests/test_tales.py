@@ -99,6 +99,27 @@ def test_the_vocabulary_is_read_as_it_was_trained(model: bitnet_cy.Model) -> Non
         assert model.tokenizer.decode(model.tokenizer.encode(text)) == text
 
 
+# The KV cache
+
+# Over 10,240 held-out tokens the logits with an int8 cache were at most 0.34 from those with a
+# float32 one, 0.027 on average; with a float16 cache 0.25 and 0.022.
+CACHE_TOLERANCE = 0.6
+MEAN_CACHE_TOLERANCE = 0.06
+
+
+@pytest.mark.parametrize("kv_dtype", ["float16", "int8"])
+def test_a_smaller_cache_changes_the_logits_little(model: bitnet_cy.Model, kv_dtype: str) -> None:
+    ids = model.tokenizer.encode(PASSAGE * 3)
+    difference = np.abs(bitnet_cy.load(kv_dtype=kv_dtype).logits(ids) - model.logits(ids))
+    assert 0 < difference.max() < CACHE_TOLERANCE
+    assert difference.mean() < MEAN_CACHE_TOLERANCE
+
+
+def test_an_int8_cache_predicts_text_as_well(model: bitnet_cy.Model) -> None:
+    exact = bits_per_byte(model, PASSAGE)
+    assert bits_per_byte(bitnet_cy.load(kv_dtype="int8"), PASSAGE) == pytest.approx(exact, rel=0.01)
+
+
 # The card
 
 

@@ -36,7 +36,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         help="most tokens of prompt and text together; default: the model's, at most 4096",
     )
     group.add_argument(
-        "--kv-dtype", default="float16", metavar="TYPE", help="float16 (default) or float32"
+        "--kv-dtype", default="float16", metavar="TYPE", help="float16 (default), float32 or int8"
     )
     group.add_argument(
         "--activation",

@@ -31,18 +31,21 @@ def _load_native() -> None:
 _load_native()
 
 from . import kernels  # noqa: E402
+from .cache import KV_DTYPES, cache_nbytes  # noqa: E402
 from .network import Network  # noqa: E402
 from .session import Session as _Session  # noqa: E402
 from .session import forward_together as _forward_together  # noqa: E402
 from .weights import Layer, Matrix, Shape, Ternary  # noqa: E402
 
 __all__ = [
+    "KV_DTYPES",
     "Layer",
     "Matrix",
     "Network",
     "Session",
     "Shape",
     "Ternary",
+    "cache_nbytes",
     "forward_together",
     "info",
     "kernels",

@@ -265,12 +265,13 @@ def float_operation(name, x, other=None, value=0.0):
     """One element-wise float operation of the selected kernels, for comparison with NumPy.
 
     name: rms_norm (other: weights, value: eps), exp_sum (value: shift; returns (exp, sum)),
-    relu2_mul, silu_mul (other: up), f16_to_f32, f32_to_f16.
+    relu2_mul, silu_mul (other: up), f16_to_f32, f32_to_f16, i8_to_f32.
     """
     cdef float[::1] y = np.array(x, dtype=np.float32)
     cdef const float[::1] second = np.ascontiguousarray(
         np.asarray(x, np.float32) if other is None else other, dtype=np.float32)
     cdef uint16_t[::1] half = np.array(x, dtype=np.float16).view(np.uint16)
+    cdef const int8_t[::1] small
     cdef Py_ssize_t n = y.shape[0]
     cdef float total
     if name == "rms_norm":
@@ -286,6 +287,9 @@ def float_operation(name, x, other=None, value=0.0):
         _active.silu_mul(&y[0], &second[0], n)
     elif name == "f16_to_f32":
         _active.f16_to_f32(&half[0], n, &y[0])
+    elif name == "i8_to_f32":
+        small = np.array(x, dtype=np.int8)
+        _active.i8_to_f32(&small[0], n, &y[0])
     elif name == "f32_to_f16":
         half[:] = 0
         _active.f32_to_f16(&y[0], n, &half[0])

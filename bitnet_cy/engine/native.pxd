@@ -28,6 +28,7 @@ cdef extern from "csrc/kernels.h" nogil:
                              float *) noexcept nogil
         void (*f16_to_f32)(const uint16_t *, ptrdiff_t, float *) noexcept nogil
         void (*f32_to_f16)(const float *, ptrdiff_t, uint16_t *) noexcept nogil
+        void (*i8_to_f32)(const int8_t *, ptrdiff_t, float *) noexcept nogil
         float (*exp_sum)(float *, ptrdiff_t, float) noexcept nogil
         void (*relu2_mul)(float *, const float *, ptrdiff_t) noexcept nogil
         void (*silu_mul)(float *, const float *, ptrdiff_t) noexcept nogil

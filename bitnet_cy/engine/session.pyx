@@ -5,8 +5,11 @@ import numpy as np
 
 from bitnet_cy.engine.native cimport *
 from bitnet_cy.engine.network cimport Network
-from bitnet_cy.engine.workspace cimport Workspace, bn_span
+from bitnet_cy.engine.workspace cimport (
+    BN_KV_F16, BN_KV_F32, BN_KV_I8, Workspace, bn_kv_type, bn_span
+)
 
+from bitnet_cy.engine.cache import KV_DTYPES, cache_nbytes, row_count
 from bitnet_cy.engine.weights import aligned_bytes
 from bitnet_cy.errors import BitNetError, ContextError, OptionError, ResourceError
 
@@ -14,13 +17,14 @@ from bitnet_cy.errors import BitNetError, ContextError, OptionError, ResourceErr
 cdef class Session:
     """One sequence's state. Not for two threads at once; sessions share their network.
 
-    context_length: positions the cache holds; threads: at least 1; kv_dtype: "float16" or
-    "float32"; block_size: most tokens of one forward step. Raises OptionError, ResourceError.
+    context_length: positions the cache holds; threads: at least 1; kv_dtype: "float16", "float32"
+    or "int8"; block_size: most tokens of one forward step. Raises OptionError, ResourceError.
     """
 
     cdef uint8_t[::1] keys
     cdef uint8_t[::1] values
-    cdef bint f16
+    cdef float[::1] scales
+    cdef bn_kv_type kv_type
     cdef bint busy
     cdef Workspace workspace
     cdef readonly Network network
@@ -34,21 +38,23 @@ cdef class Session:
         for name, value in counts.items():
             if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**24:
                 raise OptionError(f"{name} is {value!r}; a count from 1 to 16777215 is needed")
-        if kv_dtype not in ("float16", "float32"):
-            raise OptionError(f"kv_dtype is {kv_dtype!r}; choose float16 or float32")
+        if kv_dtype not in KV_DTYPES:
+            raise OptionError(f"kv_dtype is {kv_dtype!r}; choose from {', '.join(KV_DTYPES)}")
         self.network, self.context_length = network, context_length
-        self.f16 = kv_dtype == "float16"
-        shape = network.shape
-        cells = shape.n_layers * shape.n_kv_heads * context_length * shape.head_dim
+        self.kv_type = {"float32": BN_KV_F32, "float16": BN_KV_F16, "int8": BN_KV_I8}[kv_dtype]
+        rows = row_count(network.shape, context_length)
+        nbytes = rows * network.shape.head_dim * KV_DTYPES[kv_dtype]
         try:
-            self.keys = aligned_bytes(cells * (2 if self.f16 else 4))
-            self.values = aligned_bytes(cells * (2 if self.f16 else 4))
+            self.keys = aligned_bytes(nbytes)
+            self.values = aligned_bytes(nbytes)
+            if self.kv_type == BN_KV_I8:
+                self.scales = aligned_bytes(2 * rows * 4).view(np.float32)
             self.workspace = Workspace(network, threads, min(block_size, context_length))
         except MemoryError:
             raise ResourceError(
                 f"no memory for a context of {context_length} tokens; ask for a smaller one"
             ) from None
-        self.cache_nbytes = self.keys.shape[0] + self.values.shape[0]
+        self.cache_nbytes = cache_nbytes(network.shape, context_length, kv_dtype)
 
     @property
     def threads(self):
@@ -132,7 +138,11 @@ cdef class Session:
     cdef _set_span(self, bn_span *span, Py_ssize_t first, Py_ssize_t tokens):
         span.first, span.tokens = first, tokens
         span.start, span.context = self.position, self.context_length
-        span.keys, span.values, span.f16 = &self.keys[0], &self.values[0], self.f16
+        span.keys, span.values, span.type = &self.keys[0], &self.values[0], self.kv_type
+        span.key_scales = span.value_scales = NULL
+        if self.kv_type == BN_KV_I8:
+            span.key_scales = &self.scales[0]
+            span.value_scales = &self.scales[self.scales.shape[0] // 2]
 
     cdef _run_blocks(self, ids, float[:, ::1] out, int threads):
         cdef const int32_t[::1] id_view = ids

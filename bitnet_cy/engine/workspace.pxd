@@ -5,6 +5,11 @@ from bitnet_cy.engine.network cimport Network
 
 
 cdef extern from "csrc/step.h" nogil:
+    ctypedef enum bn_kv_type:
+        BN_KV_F32
+        BN_KV_F16
+        BN_KV_I8
+
     ctypedef struct bn_span:
         ptrdiff_t first
         ptrdiff_t tokens
@@ -12,7 +17,9 @@ cdef extern from "csrc/step.h" nogil:
         ptrdiff_t context
         void *keys
         void *values
-        int f16
+        float *key_scales
+        float *value_scales
+        bn_kv_type type
 
     ctypedef struct bn_scratch:
         uint8_t *decoded

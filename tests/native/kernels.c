@@ -251,6 +251,21 @@ static int check_f16(const bn_kernels *kernels) {
     return wrong;
 }
 
+/* Every int8, in rows of every length: an integer has one float32. */
+static int check_i8(const bn_kernels *kernels) {
+    int8_t x[256];
+    float found[256];
+    int wrong = 0;
+    for (int i = 0; i < 256; i++) x[i] = (int8_t)(i - 128);
+    for (int n = 1; n <= 256; n++) {
+        memset(found, 0xFF, sizeof found);
+        kernels->i8_to_f32(x, n, found);
+        for (int i = 0; i < n; i++) wrong += found[i] != (float)(i - 128);
+        for (int i = n; i < 256; i++) wrong += found[i] == found[i];
+    }
+    return wrong;
+}
+
 static int far_apart(float a, float b, float bound) {
     return a != b && !(a != a && b != b) && !(fabsf(a - b) <= bound);
 }
@@ -316,11 +331,11 @@ static int check_scale_tile(const bn_kernels *kernels) {
 
 static int check(const bn_kernels *kernels) {
     int products = check_products(kernels), quantize = check_quantize(kernels);
-    int f16 = check_f16(kernels), floats = check_floats(kernels) + check_scale_tile(kernels);
-    int dense = check_dense(kernels);
-    printf("%s: products %d, dense %d, quantize %d, float16 %d, floats (%s) %d wrong\n",
-           kernels->name, products, dense, quantize, f16, kernels->float_name, floats);
-    return products || dense || quantize || f16 || floats;
+    int f16 = check_f16(kernels), i8 = check_i8(kernels), dense = check_dense(kernels);
+    int floats = check_floats(kernels) + check_scale_tile(kernels);
+    printf("%s: products %d, dense %d, quantize %d, float16 %d, int8 %d, floats (%s) %d wrong\n",
+           kernels->name, products, dense, quantize, f16, i8, kernels->float_name, floats);
+    return products || dense || quantize || f16 || i8 || floats;
 }
 
 int main(int count, char **names) {

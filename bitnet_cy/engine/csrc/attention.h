@@ -11,9 +11,10 @@
 
 enum { BN_KEYS = 32, BN_QUERY_TOKENS = 8 };
 
+/* The row of the cache (head_dim values, one scale) of a position. */
 static inline ptrdiff_t bn_cache_row(const bn_step *s, const bn_span *span, ptrdiff_t layer,
                                      ptrdiff_t kv_head, ptrdiff_t position) {
-    return ((layer * s->net->n_kv_heads + kv_head) * span->context + position) * s->net->head_dim;
+    return (layer * s->net->n_kv_heads + kv_head) * span->context + position;
 }
 
 static void bn_rotate(const bn_step *s, float *head, const float *rope, float factor) {
@@ -28,9 +29,19 @@ static void bn_rotate(const bn_step *s, float *head, const float *rope, float fa
     }
 }
 
-static void bn_store_kv(const bn_step *s, int f16, void *cache, ptrdiff_t at, const float *head) {
-    if (f16) s->kernels->f32_to_f16(head, s->net->head_dim, (uint16_t *)cache + at);
-    else memcpy((float *)cache + at, head, (size_t)s->net->head_dim * sizeof *head);
+/* Int8 rows are quantized as activations are. What that rounds to nothing, magnitudes under 1e-5,
+ * is nothing to the quantizer of the next layer either. */
+static void bn_store_kv(const bn_step *s, bn_kv_type type, void *cache, float *scales,
+                        ptrdiff_t row, const float *head) {
+    const ptrdiff_t hd = s->net->head_dim, at = row * hd;
+    int32_t sum;
+    switch (type) {
+    case BN_KV_F32: memcpy((float *)cache + at, head, (size_t)hd * sizeof *head); break;
+    case BN_KV_F16: s->kernels->f32_to_f16(head, hd, (uint16_t *)cache + at); break;
+    case BN_KV_I8:
+        scales[row] = 1.0f / s->kernels->quantize(head, hd, (int8_t *)cache + at, &sum);
+        break;
+    }
 }
 
 /* One unit per token: rotate queries (scaled by 1 / sqrt(head_dim)) and keys, fill the cache. */
@@ -44,10 +55,10 @@ static void bn_stage_rope(const bn_step *s, ptrdiff_t layer, ptrdiff_t t) {
     const bn_span *span = bn_span_of_row(s, t);
     for (ptrdiff_t h = 0; h < net->n_heads; h++) bn_rotate(s, q + h * hd, rope, scale);
     for (ptrdiff_t h = 0; h < net->n_kv_heads; h++) {
-        ptrdiff_t at = bn_cache_row(s, span, layer, h, span->start + t - span->first);
+        ptrdiff_t row = bn_cache_row(s, span, layer, h, span->start + t - span->first);
         bn_rotate(s, k + h * hd, rope, 1.0f);
-        bn_store_kv(s, span->f16, span->keys, at, k + h * hd);
-        bn_store_kv(s, span->f16, span->values, at, v + h * hd);
+        bn_store_kv(s, span->type, span->keys, span->key_scales, row, k + h * hd);
+        bn_store_kv(s, span->type, span->values, span->value_scales, row, v + h * hd);
     }
 }
 
@@ -67,26 +78,42 @@ static ptrdiff_t bn_attention_scratch(ptrdiff_t head_dim, ptrdiff_t group) {
     return 2 * BN_KEYS * head_dim + BN_QUERY_TOKENS * group * 2 + BN_KEYS;
 }
 
-static const float *bn_load_kv(const bn_step *s, int f16, const void *cache, ptrdiff_t at,
+/* n rows as float32; int8 ones are not multiplied by their scales yet. */
+static const float *bn_load_kv(const bn_step *s, bn_kv_type type, const void *cache, ptrdiff_t row,
                                ptrdiff_t n, float *buffer) {
-    if (!f16) return (const float *)cache + at;
-    s->kernels->f16_to_f32((const uint16_t *)cache + at, n * s->net->head_dim, buffer);
+    const ptrdiff_t hd = s->net->head_dim, at = row * hd;
+    if (type == BN_KV_F32) return (const float *)cache + at;
+    if (type == BN_KV_F16) s->kernels->f16_to_f32((const uint16_t *)cache + at, n * hd, buffer);
+    else s->kernels->i8_to_f32((const int8_t *)cache + at, n * hd, buffer);
     return buffer;
 }
 
-/* Fold n keys into one query's running softmax; out accumulates the unnormalized sum of values. */
-static void bn_attend_chunk(const bn_step *s, const float *query, const float *keys,
-                            const float *values, int n, float *scores, float *maximum, float *sum,
-                            float *out) {
+/* x[i] *= scales[i], where there are scales */
+static void bn_apply_scales(const float *scales, int n, float *x) {
+    if (!scales) return;
+    for (int i = 0; i < n; i++) x[i] *= scales[i];
+}
+
+/* A chunk of keys and values; the scales are NULL unless the cache is int8. */
+typedef struct bn_kv_chunk {
+    const float *keys, *values, *key_scales, *value_scales;
+} bn_kv_chunk;
+
+/* Fold n keys into one query's running softmax; out accumulates the unnormalized sum of values.
+ * A row's scale multiplies its score or weight, not its head_dim values: less work, no rounding. */
+static void bn_attend_chunk(const bn_step *s, const float *query, const bn_kv_chunk *kv, int n,
+                            float *scores, float *maximum, float *sum, float *out) {
     const ptrdiff_t hd = s->net->head_dim;
-    s->kernels->dot_rows_f32(keys, hd, n, query, hd, scores);
+    s->kernels->dot_rows_f32(kv->keys, hd, n, query, hd, scores);
+    bn_apply_scales(kv->key_scales, n, scores);
     float highest = *maximum;
     for (int i = 0; i < n; i++) highest = scores[i] > highest ? scores[i] : highest;
     float shrink = expf(*maximum - highest); /* 0 for the first chunk, whose maximum is -inf */
     *sum = *sum * shrink + s->kernels->exp_sum(scores, n, highest);
     if (shrink != 1.0f)
         for (ptrdiff_t i = 0; i < hd; i++) out[i] *= shrink;
-    s->kernels->add_rows_f32(values, hd, n, scores, hd, out);
+    bn_apply_scales(kv->value_scales, n, scores);
+    s->kernels->add_rows_f32(kv->values, hd, n, scores, hd, out);
     *maximum = highest;
 }
 
@@ -111,15 +138,17 @@ static void bn_stage_attention(const bn_step *s, ptrdiff_t layer, ptrdiff_t unit
                (size_t)(group * hd) * sizeof(float));
     const ptrdiff_t n_keys = position + tokens; /* seen by the last of them */
     for (ptrdiff_t chunk = 0; chunk < n_keys; chunk += BN_KEYS) {
-        ptrdiff_t at = bn_cache_row(s, span, layer, kv_head, chunk);
+        ptrdiff_t row = bn_cache_row(s, span, layer, kv_head, chunk);
         ptrdiff_t loaded = n_keys - chunk < BN_KEYS ? n_keys - chunk : BN_KEYS;
-        const float *keys = bn_load_kv(s, span->f16, span->keys, at, loaded, key_buffer);
-        const float *values = bn_load_kv(s, span->f16, span->values, at, loaded, value_buffer);
+        bn_kv_chunk kv = {bn_load_kv(s, span->type, span->keys, row, loaded, key_buffer),
+                          bn_load_kv(s, span->type, span->values, row, loaded, value_buffer),
+                          span->key_scales ? span->key_scales + row : NULL,
+                          span->value_scales ? span->value_scales + row : NULL};
         for (ptrdiff_t i = 0; i < tokens * group; i++) {
             ptrdiff_t t = first + i / group, head = kv_head * group + i % group;
             ptrdiff_t seen = position + i / group + 1 - chunk;
             if (seen <= 0) continue;
-            bn_attend_chunk(s, s->qkv + t * width + head * hd, keys, values,
+            bn_attend_chunk(s, s->qkv + t * width + head * hd, &kv,
                             (int)(seen < BN_KEYS ? seen : BN_KEYS), scores, maximum + i, sum + i,
                             s->attended + (t * net->n_heads + head) * hd);
         }

@@ -42,8 +42,9 @@ typedef struct bn_table_row {
     .float_name = #ISA, .rms_norm = bn_rms_norm_##ISA, .dot_rows_f16 = bn_dot_rows_f16_##ISA,  \
     .dot_rows_f32 = bn_dot_rows_f32_##ISA, .add_rows_f32 = bn_add_rows_f32_##ISA,              \
     .f16_to_f32 = bn_f16_to_f32_##ISA, .f32_to_f16 = bn_f32_to_f16_##ISA,                      \
-    .exp_sum = bn_exp_sum_##ISA, .scale_tile = bn_scale_tile_##ISA,                            \
-    .relu2_mul = bn_relu2_mul_##ISA, .silu_mul = bn_silu_mul_##ISA
+    .i8_to_f32 = bn_i8_to_f32_##ISA, .exp_sum = bn_exp_sum_##ISA,                              \
+    .scale_tile = bn_scale_tile_##ISA, .relu2_mul = bn_relu2_mul_##ISA,                        \
+    .silu_mul = bn_silu_mul_##ISA
 
 static const bn_table_row bn_table[] = {
     {0,

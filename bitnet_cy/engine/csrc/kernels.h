@@ -78,6 +78,7 @@ typedef struct bn_kernels {
 
     void (*f16_to_f32)(const uint16_t *x, ptrdiff_t n, float *y);
     void (*f32_to_f16)(const float *x, ptrdiff_t n, uint16_t *y);
+    void (*i8_to_f32)(const int8_t *x, ptrdiff_t n, float *y);
 
     /* x[i] = exp(x[i] - shift); returns the sum */
     float (*exp_sum)(float *x, ptrdiff_t n, float shift);

@@ -18,12 +18,16 @@ typedef struct bn_scratch {
     float *attention;   /* see attention.h */
 } bn_scratch;
 
+typedef enum bn_kv_type { BN_KV_F32, BN_KV_F16, BN_KV_I8 } bn_kv_type;
+
 /* Neighbouring rows of a step that continue one sequence: rows first .. first + tokens - 1 are its
- * positions start .. start + tokens - 1. Its cache is [layer][kv head][context][head_dim]. */
+ * positions start .. start + tokens - 1. Its cache is [layer][kv head][context][head_dim], and for
+ * int8 a float scale beside each [layer][kv head][context] row: value = scale * int8. */
 typedef struct bn_span {
     ptrdiff_t first, tokens, start, context;
     void *keys, *values;
-    int f16; /* the cache is float16, else float32 */
+    float *key_scales, *value_scales; /* NULL unless the cache is int8 */
+    bn_kv_type type;
 } bn_span;
 
 typedef struct bn_step {

@@ -92,6 +92,15 @@ BN_AVX2 static void bn_f32_to_f16_avx2(const float *x, ptrdiff_t n, uint16_t *y)
     for (; i < n; i++) y[i] = bn_f32_to_f16_one(x[i]);
 }
 
+BN_AVX2 static void bn_i8_to_f32_avx2(const int8_t *x, ptrdiff_t n, float *y) {
+    ptrdiff_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        __m128i bytes = _mm_loadl_epi64((const __m128i *)(x + i));
+        _mm256_storeu_ps(y + i, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)));
+    }
+    for (; i < n; i++) y[i] = x[i];
+}
+
 /* exp by 2^n * p(r), |r| <= ln(2) / 2, p of degree 6: within 2 units in the last place.
  * Below -87 the result is 0; a NaN stays a NaN. */
 BN_AVX2 BN_INLINE __m256 bn_exp_f32x8(__m256 x) {

@@ -103,6 +103,16 @@ static void bn_f32_to_f16_neon(const float *x, ptrdiff_t n, uint16_t *y) {
     for (; i < n; i++) y[i] = bn_f32_to_f16_one(x[i]);
 }
 
+static void bn_i8_to_f32_neon(const int8_t *x, ptrdiff_t n, float *y) {
+    ptrdiff_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        int16x8_t wide = vmovl_s8(vld1_s8(x + i));
+        vst1q_f32(y + i, vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide))));
+        vst1q_f32(y + i + 4, vcvtq_f32_s32(vmovl_s16(vget_high_s16(wide))));
+    }
+    for (; i < n; i++) y[i] = x[i];
+}
+
 /* exp by 2^n * p(r), |r| <= ln(2) / 2, p of degree 6: within 2 units in the last place.
  * Below -87 the result is 0; a NaN stays a NaN. */
 BN_INLINE float32x4_t bn_exp_f32x4_neon(float32x4_t x) {

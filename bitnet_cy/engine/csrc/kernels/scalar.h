@@ -108,6 +108,10 @@ static void bn_f32_to_f16_scalar(const float *x, ptrdiff_t n, uint16_t *y) {
     for (ptrdiff_t i = 0; i < n; i++) y[i] = bn_f32_to_f16_one(x[i]);
 }
 
+static void bn_i8_to_f32_scalar(const int8_t *x, ptrdiff_t n, float *y) {
+    for (ptrdiff_t i = 0; i < n; i++) y[i] = x[i];
+}
+
 static float bn_exp_sum_scalar(float *x, ptrdiff_t n, float shift) {
     float sum = 0;
     for (ptrdiff_t i = 0; i < n; i++) sum += x[i] = expf(x[i] - shift);
