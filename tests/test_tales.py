@@ -101,7 +101,7 @@ def test_the_vocabulary_is_read_as_it_was_trained(model: bitnet_cy.Model) -> Non
 
 # The KV cache
 
-# Over 10,240 held-out tokens the logits with an int8 cache were at most 0.34 from those with a
+# Over 10,240 held-out tokens the logits with an int8 cache were at most 0.38 from those with a
 # float32 one, 0.027 on average; with a float16 cache 0.25 and 0.022.
 CACHE_TOLERANCE = 0.6
 MEAN_CACHE_TOLERANCE = 0.06

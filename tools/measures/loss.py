@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 import bitnet_cy
+from bitnet_cy.engine import KV_DTYPES
 from bitnet_cy.errors import OptionError
 from bitnet_cy.formats import floats, gguf
-from bitnet_cy.model import KV_DTYPES, embedded_model
+from bitnet_cy.model import embedded_model
 from measures.plan import Plan
 from measures.record import Section
 
