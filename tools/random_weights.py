@@ -38,7 +38,7 @@ class RandomWeights:
             raise OptionError(f"spectrum {spectrum!r}; known are {', '.join(SPECTRA)}")
         self._seed = seed
         self._realistic = spectrum == "realistic"
-        self._bytes = _packed_bytes()
+        self._bytes = packed_bytes()
 
     def _generator(self, name: str) -> np.random.Generator:
         return np.random.default_rng([self._seed, zlib.crc32(name.encode())])
@@ -101,7 +101,7 @@ class RandomWeights:
             yield floats.encode(type_name, values)
 
 
-def _packed_bytes() -> np.ndarray:
+def packed_bytes() -> np.ndarray:
     """A table from 16 random bits to a byte of four independent codes: uint8 [65536]."""
     sign = (1 - ZERO_SHARE) / 2
     one = np.array([sign, ZERO_SHARE, sign])

@@ -83,7 +83,7 @@ def write(
     try:
         folder.mkdir()
         with closing(made):
-            _write_tensors(folder, sources, shard_size)
+            write_tensors(folder, sources, shard_size)
         _write_json(folder / "config.json", config(model, sources[0].dtype))
         tokenizer_files.write(model, folder)
     except OSError as error:
@@ -116,7 +116,8 @@ def inverse(scale: np.float32) -> np.float32:
     return nearest
 
 
-def _write_tensors(folder: Path, sources: list[TensorSource], shard_size: int) -> None:
+def write_tensors(folder: Path, sources: list[TensorSource], shard_size: int) -> None:
+    """Write model.safetensors, or files of at most `shard_size` bytes and their index."""
     shards: list[list[TensorSource]] = [[]]
     size = 0
     for source in sources:
