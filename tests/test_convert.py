@@ -287,46 +287,6 @@ def test_the_report_counts_what_is_in_the_file(tmp_path: Path) -> None:
         )
 
 
-def repacked(source: Path, out: Path, type_name: str, **layout: str) -> Path:
-    """The same file with its I2_S matrices in another layout."""
-    sources = []
-    with gguf.read(source) as file:
-        for name, info in file.tensors.items():
-            raw, kind = file.raw(name), info.type_name
-            if kind == "I2_S":
-                found = ternary.decode(kind, raw, *info.shape)
-                raw, kind = ternary.encode(type_name, found.trits, found.scale, **layout), type_name
-            sources.append(gguf.TensorSource(name, info.shape, kind, raw))
-        gguf.write(out, {key: file.metadata.typed(key) for key in file.metadata}, sources)
-    return out
-
-
-@pytest.mark.parametrize(
-    ("type_name", "layout", "options"),
-    [
-        ("IQ1_BN", {}, {}),
-        ("IQ2_BN", {}, {}),
-        ("IQ2_BN_R4", {}, {}),
-        ("Q2_0", {}, {}),
-        ("I2_S", {"arrangement": "64"}, {"arrangement": "64"}),
-        ("I2_S", {"arrangement": "4row"}, {"arrangement": "4row"}),
-        (
-            "TL1",
-            {"kernel": (128, 64, 32)},
-            {"kernels": {(rows, 256): (128, 64, 32) for rows in (128, 256)}},
-        ),
-    ],
-)
-def test_other_layouts_of_gguf_files_convert(
-    type_name: str, layout: Any, options: Any, tmp_path: Path
-) -> None:
-    first = tmp_path / "a.gguf"
-    convert(tiny(half_scales=True).write(tmp_path / "hf"), first)
-    other = repacked(first, tmp_path / "b.gguf", type_name, **layout)
-    convert(other, tmp_path / "c.gguf", **options)
-    assert first.read_bytes() == (tmp_path / "c.gguf").read_bytes()
-
-
 def test_newer_configurations_keep_the_rope_base_elsewhere(tmp_path: Path) -> None:
     folder = tiny()
     parameters = {"rope_theta": 250000.0, "rope_type": "default"}

@@ -44,7 +44,7 @@ def same(a: Tokenizer, b: Tokenizer) -> None:
     assert a.chat_template == b.chat_template
 
 
-@pytest.mark.parametrize("rule", ["llama-bpe", "qwen2", "gpt-2", "falcon", "default"])
+@pytest.mark.parametrize("rule", ["llama-bpe", "qwen2", "gpt-2", "olmo", "falcon", "default"])
 def test_a_tokenizer_json_becomes_keys_with_its_rule_named(rule: str, tmp_path: Path) -> None:
     path = tiny().write(tmp_path / "hf")
     checkpoints.write_vocabulary(path, rule, TEMPLATE)

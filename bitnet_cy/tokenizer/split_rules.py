@@ -94,6 +94,7 @@ RULES: dict[str, SplitRule] = {
     "falcon3": SplitRule(_regex(LLAMA3), ignore_merges=True),
     "qwen2": SplitRule(_regex(_QWEN2), compose=True),
     "gpt-2": SplitRule(_gpt2),
+    "olmo": SplitRule(_gpt2, compose=True),  # GPT-NeoX's, which TriLM has too
     "falcon": SplitRule(_falcon),
     "default": SplitRule(_default),
     "llama3": _LLAMA_BPE,

@@ -84,7 +84,10 @@ def single_scale(scale: np.ndarray | float, name: str) -> np.ndarray:
     """The one scale of a tensor, float32 (); UnsupportedError if there are several."""
     scale = check_scale(scale, name)
     if scale.size != 1:
-        raise UnsupportedError(f"{name} holds one scale per tensor; {scale.size} were given")
+        raise UnsupportedError(
+            f"{name} holds one scale per tensor; {scale.size} were given: tq1_0, tq2_0 and f16 "
+            "keep several"
+        )
     return scale.reshape(())
 
 
@@ -105,7 +108,10 @@ def group_scales(groups: np.ndarray, scale: np.ndarray | float, name: str) -> np
     rows, count, _ = groups.shape
     parts = scale.reshape(-1, 1) if scale.ndim < 2 else scale
     if len(parts) not in (1, rows) or count % parts.shape[1]:
-        raise UnsupportedError(f"{name} has {count} groups a row; scales {scale.shape} do not fit")
+        raise UnsupportedError(
+            f"{name} holds {count} scales a row here; scales of {parts.shape[1]} parts of a row do "
+            "not fit: f16 keeps them"
+        )
     parts = np.repeat(parts, count // parts.shape[1], axis=1)
     return np.where(any_nonzero(groups), float16_scales(parts, name), np.float16(0)).astype("<f2")
 
