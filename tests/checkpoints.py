@@ -147,6 +147,17 @@ def write_vocabulary(
     (path / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
+def write_tokenizer_model(path: Path) -> None:
+    """tokenizer.model, and two tokens that only tokenizer_config.json knows: 360 and 361."""
+    (path / "tokenizer.model").write_bytes(vocabularies.trained_sentencepiece())
+    added = {
+        "360": {"content": "<pad>", "special": True},
+        "361": {"content": "</line>", "special": False},
+    }
+    settings = {"bos_token": "<s>", "eos_token": "</s>", "added_tokens_decoder": added}
+    (path / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
 def tiny(
     architecture: str = "bitnet-b1.58",
     form: str = "packed",

@@ -17,7 +17,7 @@ import bitnet_cy
 from bitnet_cy.convert import Report, convert
 from bitnet_cy.convert.masters import Matrix, absmean
 from bitnet_cy.errors import UnsupportedError
-from bitnet_cy.formats import checkpoint, floats, gguf, ternary
+from bitnet_cy.formats import checkpoint, floats, gguf, safetensors, ternary
 
 FAMILIES = ("bitnet-b1.58", "llama")
 # The first 8 x 4 trits of the golden matrix, packed as transformers packs them.
@@ -330,3 +330,42 @@ def test_memory_does_not_grow_with_the_number_of_layers(form: str, tmp_path: Pat
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.5 * peaks[0]
+
+
+@pytest.mark.parametrize("architecture", FAMILIES)
+def test_a_large_folder_is_written_in_files_with_an_index(
+    architecture: str, tmp_path: Path
+) -> None:
+    source = tiny(architecture).write(tmp_path / "hf")
+    convert(source, tmp_path / "one", type="hf")
+    convert(source, tmp_path / "many", type="hf", shard_size=200_000)
+    index = json.loads((tmp_path / "many" / checkpoint.INDEX).read_text())
+    files = sorted((tmp_path / "many").glob("*.safetensors"))
+    assert len(files) > 2
+    assert [file.name for file in files] == [
+        f"model-{number:05}-of-{len(files):05}.safetensors" for number in range(1, len(files) + 1)
+    ]
+    assert set(index["weight_map"].values()) == {file.name for file in files}
+    with checkpoint.read(tmp_path / "one") as one, checkpoint.read(tmp_path / "many") as many:
+        assert list(index["weight_map"]) == list(one.tensors)
+        assert index["metadata"]["total_size"] == sum(t.nbytes for t in one.tensors.values())
+        assert all(np.array_equal(one.raw(name), many.raw(name)) for name in one.tensors)
+    for file in files:  # a tensor that is larger has a file to itself
+        with safetensors.read(file) as found:
+            sizes = [info.nbytes for info in found.tensors.values()]
+            assert sum(sizes) <= 200_000 or len(sizes) == 1
+    convert(tmp_path / "many", tmp_path / "out.gguf")
+    convert(source, tmp_path / "direct.gguf")
+    same_trits(tmp_path / "out.gguf", tmp_path / "direct.gguf")
+
+
+@pytest.mark.parametrize("type_", ["i2_s", "tq1_0", "f16", "hf"])
+def test_the_number_of_threads_changes_nothing(type_: str, tmp_path: Path) -> None:
+    source = tiny(form="masters").write(tmp_path / "hf")
+    written = []
+    for threads in (1, 5):
+        out = tmp_path / f"out-{threads}"
+        convert(source, out, type=type_, threads=threads)
+        out = out / "model.safetensors" if type_ == "hf" else out
+        written.append(out.read_bytes())
+    assert written[0] == written[1]

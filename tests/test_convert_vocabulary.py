@@ -12,7 +12,7 @@ import oracle_models
 import pytest
 import vocabularies
 from checkpoints import tiny
-from vocabularies import TEXTS, trained_sentencepiece
+from vocabularies import TEXTS
 
 import bitnet_cy
 from bitnet_cy import tokenizer
@@ -101,13 +101,7 @@ def test_a_folder_to_a_folder_keeps_the_files_of_the_vocabulary(tmp_path: Path) 
 def sentencepiece_folder(tmp_path: Path) -> Path:
     """As 1bitLLM's: a tokenizer.model and two tokens that only tokenizer_config.json knows."""
     path = tiny("bitnet", "masters", vocab_size=384).write(tmp_path / "hf")
-    (path / "tokenizer.model").write_bytes(trained_sentencepiece())
-    added = {
-        "360": {"content": "<pad>", "special": True},
-        "361": {"content": "</line>", "special": False},
-    }
-    settings = {"bos_token": "<s>", "eos_token": "</s>", "added_tokens_decoder": added}
-    (path / "tokenizer_config.json").write_text(json.dumps(settings))
+    checkpoints.write_tokenizer_model(path)
     return path
 
 
