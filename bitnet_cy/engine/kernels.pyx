@@ -265,7 +265,7 @@ def float_operation(name, x, other=None, value=0.0):
     """One element-wise float operation of the selected kernels, for comparison with NumPy.
 
     name: rms_norm (other: weights, value: eps), exp_sum (value: shift; returns (exp, sum)),
-    relu2_mul, silu_mul (other: up), f16_to_f32, f32_to_f16, i8_to_f32.
+    relu2_mul, silu_mul, gelu_mul (other: up), f16_to_f32, f32_to_f16, i8_to_f32.
     """
     cdef float[::1] y = np.array(x, dtype=np.float32)
     cdef const float[::1] second = np.ascontiguousarray(
@@ -285,6 +285,8 @@ def float_operation(name, x, other=None, value=0.0):
         _active.relu2_mul(&y[0], &second[0], n)
     elif name == "silu_mul":
         _active.silu_mul(&y[0], &second[0], n)
+    elif name == "gelu_mul":
+        _active.gelu_mul(&y[0], &second[0], n)
     elif name == "f16_to_f32":
         _active.f16_to_f32(&half[0], n, &y[0])
     elif name == "i8_to_f32":
@@ -297,6 +299,25 @@ def float_operation(name, x, other=None, value=0.0):
     else:
         raise OptionError(f"no float operation is named {name!r}")
     return np.asarray(y)
+
+
+def decode_ternary(codes, scales, group):
+    """A row of ternary weights as floats, by the selected kernels: float32 [blocks * 128].
+
+    codes: uint8 [blocks * 32]; scales: float32, one for each `group` columns (a power of 2 >= 32).
+    """
+    cdef const uint8_t[::1] code_view = np.ascontiguousarray(codes, dtype=np.uint8)
+    cdef const float[::1] scale_view = np.ascontiguousarray(scales, dtype=np.float32)
+    cdef Py_ssize_t blocks = code_view.shape[0] // BN_BLOCK_BYTES
+    if scale_view.shape[0] * group < blocks * BN_BLOCK:
+        raise OptionError(f"{scale_view.shape[0]} scales for {group} columns each are too few for "
+                          f"{blocks * BN_BLOCK} columns")
+    out = np.zeros(blocks * BN_BLOCK, dtype=np.float32)
+    cdef float[::1] out_view = out
+    if blocks:
+        _active.decode_ternary(&code_view[0], blocks, &scale_view[0],
+                               (group // 32).bit_length() - 1, &out_view[0])
+    return out
 
 
 cdef _rms_norm(const float[::1] x, const float[::1] weight, float eps, float[::1] y):

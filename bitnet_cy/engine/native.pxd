@@ -32,6 +32,9 @@ cdef extern from "csrc/kernels.h" nogil:
         float (*exp_sum)(float *, ptrdiff_t, float) noexcept nogil
         void (*relu2_mul)(float *, const float *, ptrdiff_t) noexcept nogil
         void (*silu_mul)(float *, const float *, ptrdiff_t) noexcept nogil
+        void (*gelu_mul)(float *, const float *, ptrdiff_t) noexcept nogil
+        void (*decode_ternary)(const uint8_t *, ptrdiff_t, const float *, int,
+                               float *) noexcept nogil
 
 
 cdef extern from "csrc/network.h" nogil:
@@ -40,6 +43,9 @@ cdef extern from "csrc/network.h" nogil:
         ptrdiff_t rows
         ptrdiff_t blocks
         float scale
+        const float *scales
+        ptrdiff_t scale_stride
+        int scale_shift
 
     ctypedef enum bn_matrix_type:
         BN_F32
@@ -68,10 +74,19 @@ cdef extern from "csrc/network.h" nogil:
         const float *ffn_norm
         const float *attn_sub_norm
         const float *ffn_sub_norm
+        const float *qkv_norms[3]
+        const float *gate_up_norms[2]
+        const float *q_norm
+        const float *k_norm
+        const float *attn_post_norm
+        const float *ffn_post_norm
+        ptrdiff_t window
+        ptrdiff_t rope
 
     ctypedef enum bn_activation:
         BN_RELU2
         BN_SILU
+        BN_GELU
 
     ctypedef struct bn_network:
         ptrdiff_t n_layers
@@ -82,8 +97,13 @@ cdef extern from "csrc/network.h" nogil:
         ptrdiff_t head_dim
         ptrdiff_t vocab
         float norm_eps
+        float embedding_scale
+        float attention_scale
         int rope_interleaved
+        ptrdiff_t n_ropes
         const double *rope_frequency
+        int causal
+        int weight_only
         bn_activation activation
         const bn_layer *layers
         bn_matrix embedding

@@ -15,7 +15,8 @@ _MATRIX_TYPES = {
     "Q4_0": BN_Q4_0,
 }
 _LARGEST = 2**22  # the kernels' int32 sums are exact for rows up to twice this long
-_ACTIVATIONS = {"relu2": BN_RELU2, "silu": BN_SILU}
+_ACTIVATIONS = {"relu2": BN_RELU2, "silu": BN_SILU, "gelu": BN_GELU}
+_WHOLE_ROW = 30  # bits: the number of any group shifted by them is 0
 
 
 cdef class Network:
@@ -36,9 +37,12 @@ cdef class Network:
         if self.layers == NULL:
             raise ResourceError(f"no memory for the table of {shape.n_layers} layers")
         cdef int i
-        for i in range(shape.n_layers):
-            self._set_layer(&self.layers[i], layers[i], i)
         self._set_sizes()
+        bases = [layer.rope_base or shape.rope_base for layer in layers]
+        self._set_ropes(list(dict.fromkeys(bases)))
+        for i in range(shape.n_layers):
+            self.layers[i].rope = list(dict.fromkeys(bases)).index(bases[i])
+            self._set_layer(&self.layers[i], layers[i], i)
         self._set_matrix(&self.native.embedding, embedding, "embedding")
         self._set_matrix(&self.native.head, head, "output head")
         self.native.output_norm = self._floats(output_norm, shape.hidden_size, "output_norm")
@@ -53,10 +57,18 @@ cdef class Network:
         n.vocab, n.norm_eps = shape.vocab_size, shape.norm_eps
         n.rope_interleaved = bool(shape.rope_interleaved)
         n.activation = _ACTIVATIONS[shape.activation]
-        half = np.arange(shape.head_dim // 2, dtype=np.float64)
-        self.frequencies = float(shape.rope_base) ** (-2.0 * half / shape.head_dim)
-        n.rope_frequency = &self.frequencies[0]
+        n.embedding_scale = shape.embedding_scale
+        n.attention_scale = shape.attention_scale or np.float32(1) / np.sqrt(
+            np.float32(shape.head_dim))
+        n.causal, n.weight_only = bool(shape.causal), bool(shape.weight_only)
         n.layers = self.layers
+
+    cdef _set_ropes(self, bases):
+        half = np.arange(self.shape.head_dim // 2, dtype=np.float64)
+        tables = [float(base) ** (-2.0 * half / self.shape.head_dim) for base in bases]
+        self.frequencies = np.concatenate(tables)
+        self.native.rope_frequency = &self.frequencies[0]
+        self.native.n_ropes = len(tables)
 
     cdef _set_layer(self, bn_layer *native, layer, int i):
         s = self.shape
@@ -68,14 +80,32 @@ cdef class Network:
         self._set_linear(&native.gate, layer.gate, s.ffn_size, s.hidden_size, f"layer {i} gate")
         self._set_linear(&native.up, layer.up, s.ffn_size, s.hidden_size, f"layer {i} up")
         self._set_linear(&native.down, layer.down, s.hidden_size, s.ffn_size, f"layer {i} down")
-        native.attn_norm = self._floats(layer.attn_norm, s.hidden_size, f"layer {i} attn_norm")
-        native.ffn_norm = self._floats(layer.ffn_norm, s.hidden_size, f"layer {i} ffn_norm")
-        if layer.attn_sub_norm is not None:
-            native.attn_sub_norm = self._floats(layer.attn_sub_norm, q_rows,
-                                                f"layer {i} attn_sub_norm")
-        if layer.ffn_sub_norm is not None:
-            native.ffn_sub_norm = self._floats(layer.ffn_sub_norm, s.ffn_size,
-                                               f"layer {i} ffn_sub_norm")
+        native.window = layer.window
+        self._set_norms(native, layer, i)
+
+    cdef _set_norms(self, bn_layer *native, layer, int i):
+        s = self.shape
+        q_rows, hidden = s.n_heads * s.head_dim, s.hidden_size
+        native.attn_norm = self._floats(layer.attn_norm, hidden, f"layer {i} attn_norm")
+        native.ffn_norm = self._floats(layer.ffn_norm, hidden, f"layer {i} ffn_norm")
+        native.attn_sub_norm = self._optional(layer, "attn_sub_norm", q_rows, i)
+        native.ffn_sub_norm = self._optional(layer, "ffn_sub_norm", s.ffn_size, i)
+        native.q_norm = self._optional(layer, "q_norm", s.head_dim, i)
+        native.k_norm = self._optional(layer, "k_norm", s.head_dim, i)
+        native.attn_post_norm = self._optional(layer, "attn_post_norm", hidden, i)
+        native.ffn_post_norm = self._optional(layer, "ffn_post_norm", hidden, i)
+        cdef int part
+        for part, norm in enumerate(layer.input_norms or ()):
+            if part < 3:
+                native.qkv_norms[part] = self._floats(norm, hidden, f"layer {i} input norm")
+            else:
+                native.gate_up_norms[part - 3] = self._floats(norm, hidden, f"layer {i} input norm")
+
+    cdef const float *_optional(self, layer, name, n, int i) except? NULL:
+        array = getattr(layer, name)
+        if array is None:
+            return NULL
+        return self._floats(array, n, f"layer {i} {name}")
 
     cdef const float *_floats(self, array, n, name) except NULL:
         if array.dtype != np.float32 or array.shape != (n,):
@@ -94,11 +124,35 @@ cdef class Network:
         if found != (rows, cols, (rows, blocks * BN_BLOCK_BYTES)):
             raise FormatError(f"{name}: a ternary [{rows}, {cols}] is needed, found "
                               f"[{ternary.rows}, {ternary.cols}]")
-        if not (np.isfinite(ternary.scale) and ternary.scale > 0):
-            raise FormatError(f"{name}: scale {ternary.scale} is not a positive number")
         native.codes = self._bytes(ternary.codes.reshape(-1), rows * blocks * BN_BLOCK_BYTES, name,
                                    "ternary")
-        native.rows, native.blocks, native.scale = rows, blocks, ternary.scale
+        native.rows, native.blocks = rows, blocks
+        self._set_scale(native, ternary.scale, rows, cols, name)
+
+    cdef _set_scale(self, bn_linear *native, scale, rows, cols, name):
+        if not (np.isfinite(scale).all() and np.min(scale) >= 0 and np.max(scale) > 0):
+            raise FormatError(f"{name}: scale {scale} is not a positive number")
+        if self.shape.weight_only:
+            self._set_scales(native, np.atleast_2d(np.asarray(scale, np.float32)), rows, cols, name)
+        elif np.ndim(scale) == 0:
+            native.scale = scale
+        else:
+            raise UnsupportedError(f"{name} has a scale for each group of weights, which only "
+                                   "networks with float activations can have")
+
+    cdef _set_scales(self, bn_linear *native, scales, rows, cols, name):
+        width = cols // scales.shape[1]
+        if len(scales) not in (1, rows) or (scales.shape[1] > 1 and not (
+            width * scales.shape[1] == cols and width >= 32 and width & (width - 1) == 0
+        )):
+            raise UnsupportedError(f"{name}: scales {list(scales.shape)} do not divide "
+                                   f"[{rows}, {cols}] into rows of groups of 32, 64, 128, ...")
+        scales = np.ascontiguousarray(scales)
+        cdef const float[:, ::1] view = scales
+        self._keep(scales, "ternary")
+        native.scales = &view[0, 0]
+        native.scale_stride = scales.shape[1] if len(scales) > 1 else 0
+        native.scale_shift = (width // 32).bit_length() - 1 if scales.shape[1] > 1 else _WHOLE_ROW
 
     cdef _set_matrix(self, bn_matrix *native, matrix, name):
         expected = (self.shape.vocab_size, self.shape.hidden_size)
@@ -158,9 +212,14 @@ def _check_shape(shape, layers):
     if shape.n_heads % shape.n_kv_heads or shape.head_dim % 2:
         raise FormatError(f"{shape.n_heads} heads of {shape.head_dim} cannot share "
                           f"{shape.n_kv_heads} key-value heads")
-    if not 0 <= shape.norm_eps < 1 or not 0 < shape.rope_base < float("inf"):
+    bases = {shape.rope_base, *(layer.rope_base or shape.rope_base for layer in layers)}
+    if not 0 <= shape.norm_eps < 1 or not 0 < min(bases) <= max(bases) < float("inf"):
         raise FormatError(f"norm epsilon {shape.norm_eps} or rope base {shape.rope_base} is not "
                           "a usable number")
+    if not all(0 <= layer.window < 2**31 for layer in layers):
+        raise FormatError("an attention window is negative or absurdly long")
+    if any(len(layer.input_norms) != 5 for layer in layers if layer.input_norms is not None):
+        raise FormatError("input norms are those of q, k, v, gate and up, or none")
     if shape.activation not in _ACTIVATIONS:
         raise OptionError(f"activation {shape.activation!r} is not supported; choose from "
                           f"{', '.join(_ACTIVATIONS)}")

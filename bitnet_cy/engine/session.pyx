@@ -137,7 +137,9 @@ cdef class Session:
 
     cdef _set_span(self, bn_span *span, Py_ssize_t first, Py_ssize_t tokens):
         span.first, span.tokens = first, tokens
+        shape = self.network.shape
         span.start, span.context = self.position, self.context_length
+        span.layer_stride = shape.n_kv_heads * self.context_length
         span.keys, span.values, span.type = &self.keys[0], &self.values[0], self.kv_type
         span.key_scales = span.value_scales = NULL
         if self.kv_type == BN_KV_I8:

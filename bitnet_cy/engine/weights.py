@@ -24,7 +24,12 @@ MATRIX_BLOCKS = {
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes and switches of a network; counts, except norm_eps and rope_base."""
+    """Sizes and switches of a network.
+
+    Counts, except norm_eps, rope_base (of layers that name no other) and two factors:
+    embedding_scale of what the embedding gives, attention_scale of scores (0: 1 / sqrt(head_dim)).
+    causal: a query sees no later keys. weight_only: the inputs of linear layers are not quantized.
+    """
 
     n_layers: int
     hidden_size: int
@@ -37,6 +42,10 @@ class Shape:
     rope_base: float
     rope_interleaved: bool
     activation: str
+    embedding_scale: float = 1.0
+    attention_scale: float = 0.0
+    causal: bool = True
+    weight_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,12 +53,14 @@ class Ternary:
     """A ternary linear layer: weight = scale * trit.
 
     codes: uint8 [rows, ceil(cols / 128) * 32], I2_S blocks of 128, rows padded with trit 0.
+    scale: one number; in weight-only networks also float32 [rows, groups], one for each of equal
+    parts of a row, which are the whole row or 32, 64, 128, ... columns.
     """
 
     codes: ByteArray
     rows: int
     cols: int
-    scale: float
+    scale: float | Float32Array
 
 
 @dataclass(frozen=True)
@@ -64,7 +75,13 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Layer:
-    """One transformer block. The sub-norms are None where the family has none."""
+    """One transformer block; norms are None where the family has none.
+
+    input_norms: weights of the norms that q, k, v, gate and up each have for their own input.
+    q_norm, k_norm: [head_dim], of every head before it is rotated. attn_post_norm, ffn_post_norm:
+    of what the branch adds. window: how many keys a query sees to its left, itself included, 0
+    for all; where the network is not causal, as many to its right. rope_base: the layer's own.
+    """
 
     q: Ternary
     k: Ternary
@@ -77,6 +94,13 @@ class Layer:
     ffn_norm: Float32Array
     attn_sub_norm: Float32Array | None = None
     ffn_sub_norm: Float32Array | None = None
+    input_norms: tuple[Float32Array, ...] | None = None
+    q_norm: Float32Array | None = None
+    k_norm: Float32Array | None = None
+    attn_post_norm: Float32Array | None = None
+    ffn_post_norm: Float32Array | None = None
+    window: int = 0
+    rope_base: float | None = None
 
 
 def aligned_bytes(n_bytes: int, alignment: int = 64) -> npt.NDArray[Any]:

@@ -15,6 +15,7 @@ cdef extern from "csrc/step.h" nogil:
         ptrdiff_t tokens
         ptrdiff_t start
         ptrdiff_t context
+        ptrdiff_t layer_stride
         void *keys
         void *values
         float *key_scales
@@ -26,8 +27,19 @@ cdef extern from "csrc/step.h" nogil:
         int32_t *tile
         float *up
         float *row
+        float *input_row
         int8_t *row_q
         float *attention
+
+    ctypedef struct bn_input:
+        int8_t *q
+        int32_t *sums
+        float *scales
+        float *values
+
+    enum:
+        BN_INPUTS
+        BN_FLOAT_ROWS
 
     ctypedef struct bn_step:
         const bn_network *net
@@ -38,13 +50,12 @@ cdef extern from "csrc/step.h" nogil:
         const bn_span *spans
         const int32_t *ids
         float *x
+        float *branch
         float *rope
         float *qkv
         float *attended
         float *gated
-        int8_t *q
-        int32_t *q_sums
-        float *q_scales
+        bn_input inputs[3]
         ptrdiff_t n_logits
         const int32_t *logit_rows
         float *normed
@@ -74,5 +85,7 @@ cdef class Workspace:
     cdef dict stage_seconds(self)
     cdef void *_new(self, Py_ssize_t n_bytes) except NULL
     cdef _allocate(self)
+    cdef _allocate_inputs(self, Py_ssize_t padded, Py_ssize_t k_max)
     cdef _allocate_scratch(self, Py_ssize_t padded, Py_ssize_t k_max)
-    cdef run(self, Py_ssize_t n_spans, Py_ssize_t n_logits, float[:, ::1] out, int threads)
+    cdef run(self, Py_ssize_t n_spans, Py_ssize_t n_logits, float[:, ::1] out, int threads,
+             bint hidden=*)

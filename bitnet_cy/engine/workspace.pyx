@@ -79,25 +79,45 @@ cdef class Workspace:
         self.logit_rows = np.zeros(rows, dtype=np.int32)
         s.ids, s.logit_rows = &self.ids[0], &self.logit_rows[0]
         s.x = <float *>self._new(rows * n.hidden * 4)
-        s.rope = <float *>self._new(rows * n.head_dim * 4)
+        s.rope = <float *>self._new(n.n_ropes * rows * n.head_dim * 4)
         s.qkv = <float *>self._new(rows * (heads + 2 * n.n_kv_heads * n.head_dim) * 4)
         s.attended = <float *>self._new(rows * heads * 4)
         s.gated = <float *>self._new(rows * n.ffn * 4)
-        s.q = <int8_t *>self._new(padded * k_max)
-        s.q_sums = <int32_t *>self._new(padded * 4)
-        s.q_scales = <float *>self._new(padded * 4)
         s.normed = <float *>self._new(rows * n.hidden * 4)
+        cdef ptrdiff_t l
+        for l in range(n.n_layers):
+            if s.branch == NULL and (n.layers[l].attn_post_norm != NULL
+                                     or n.layers[l].ffn_post_norm != NULL):
+                s.branch = <float *>self._new(rows * n.hidden * 4)
+        self._allocate_inputs(padded, k_max)
         self._allocate_scratch(padded, k_max)
+
+    cdef _allocate_inputs(self, Py_ssize_t padded, Py_ssize_t k_max):
+        cdef const bn_network *n = &self.network.native
+        cdef int i, wanted = 1
+        cdef ptrdiff_t l
+        for l in range(n.n_layers):
+            if n.layers[l].qkv_norms[0] != NULL:
+                wanted = BN_INPUTS
+        for i in range(wanted):
+            if n.weight_only:
+                self.step.inputs[i].values = <float *>self._new(padded * k_max * 4)
+                continue
+            self.step.inputs[i].q = <int8_t *>self._new(padded * k_max)
+            self.step.inputs[i].sums = <int32_t *>self._new(padded * 4)
+            self.step.inputs[i].scales = <float *>self._new(padded * 4)
 
     cdef _allocate_scratch(self, Py_ssize_t padded, Py_ssize_t k_max):
         cdef const bn_network *n = &self.network.native
         cdef int thread
         tile = max(BN_GEMM_UNIT_ROWS * padded, BN_GEMV_UNIT_ROWS * BN_GEMV_TOKENS)
         for thread in range(self.threads):
-            self.scratch[thread].decoded = <uint8_t *>self._new(BN_GEMM_ROWS * k_max)
+            self.scratch[thread].decoded = <uint8_t *>self._new(
+                max(BN_GEMM_ROWS, 4 * BN_FLOAT_ROWS if n.weight_only else 0) * k_max)
             self.scratch[thread].tile = <int32_t *>self._new(tile * 4)
             self.scratch[thread].up = <float *>self._new(tile * 4)
             self.scratch[thread].row = <float *>self._new(k_max * 4)
+            self.scratch[thread].input_row = <float *>self._new(k_max * 4)
             self.scratch[thread].row_q = <int8_t *>self._new(k_max)
             self.scratch[thread].attention = <float *>self._new(
                 bn_attention_scratch(n.head_dim, n.n_heads // n.n_kv_heads) * 4)
@@ -113,14 +133,23 @@ cdef class Workspace:
         return {bn_stage_kind_name(kind).decode(): self.stage_ns[kind] * 1e-9
                 for kind in range(BN_STAGE_KINDS)}
 
-    cdef run(self, Py_ssize_t n_spans, Py_ssize_t n_logits, float[:, ::1] out, int threads):
-        """Run the first n_spans spans; the logits of the first n_logits logit_rows go to out."""
+    cdef run(self, Py_ssize_t n_spans, Py_ssize_t n_logits, float[:, ::1] out, int threads,
+             bint hidden=False):
+        """Run the first n_spans spans; the logits of the first n_logits logit_rows go to out.
+
+        hidden: instead of their logits, what the head would be given.
+        """
         cdef bn_step *s = &self.step
         cdef const bn_span *last = &self.spans[n_spans - 1]
         s.kernels = active_kernels()
         s.n_spans, s.tokens = n_spans, last.first + last.tokens
         s.n_logits = n_logits
-        if n_logits:
+        cdef float *normed = s.normed
+        s.logits = NULL
+        if n_logits and hidden:
+            s.normed = &out[0, 0]
+        elif n_logits:
             s.logits = &out[0, 0]
         with nogil:
             forward(s, self.queues, threads)
+        s.normed = normed

@@ -1,4 +1,5 @@
-/* Rope, key-value cache, and causal attention with grouped queries.
+/* Rope, key-value cache, and attention with grouped queries, causal or not, with or without
+ * a window.
  *
  * Keys are visited in chunks of BN_KEYS counted from position 0, with a running maximum and sum
  * (online softmax). A query's arithmetic depends on its own position only, not on how many queries
@@ -14,7 +15,20 @@ enum { BN_KEYS = 32, BN_QUERY_TOKENS = 8 };
 /* The row of the cache (head_dim values, one scale) of a position. */
 static inline ptrdiff_t bn_cache_row(const bn_step *s, const bn_span *span, ptrdiff_t layer,
                                      ptrdiff_t kv_head, ptrdiff_t position) {
-    return (layer * s->net->n_kv_heads + kv_head) * span->context + position;
+    (void)s;
+    return layer * span->layer_stride + kv_head * span->context + position;
+}
+
+/* The keys that the query of a position sees: from the first to before the end. */
+static inline ptrdiff_t bn_first_key(const bn_layer *layer, ptrdiff_t position) {
+    return layer->window && position >= layer->window ? position - layer->window + 1 : 0;
+}
+
+static inline ptrdiff_t bn_end_of_keys(const bn_step *s, const bn_span *span,
+                                       const bn_layer *layer, ptrdiff_t position) {
+    if (s->net->causal) return position + 1;
+    const ptrdiff_t all = span->start + span->tokens, seen = position + layer->window;
+    return layer->window && seen < all ? seen : all;
 }
 
 static void bn_rotate(const bn_step *s, float *head, const float *rope, float factor) {
@@ -44,16 +58,27 @@ static void bn_store_kv(const bn_step *s, bn_kv_type type, void *cache, float *s
     }
 }
 
-/* One unit per token: rotate queries (scaled by 1 / sqrt(head_dim)) and keys, fill the cache. */
+/* The heads of a row, each normalized by itself unless there is no norm for them. */
+static void bn_norm_heads(const bn_step *s, float *heads, ptrdiff_t count, const float *norm) {
+    const ptrdiff_t hd = s->net->head_dim;
+    if (!norm) return;
+    for (ptrdiff_t h = 0; h < count; h++)
+        s->kernels->rms_norm(heads + h * hd, norm, hd, s->net->norm_eps, heads + h * hd);
+}
+
+/* One unit per token: norm and rotate queries (scaled for the scores) and keys, fill the cache. */
 static void bn_stage_rope(const bn_step *s, ptrdiff_t layer, ptrdiff_t t) {
     const bn_network *net = s->net;
+    const bn_layer *weights = &net->layers[layer];
     const ptrdiff_t hd = net->head_dim;
     float *q = s->qkv + t * (net->n_heads + 2 * net->n_kv_heads) * hd;
     float *k = q + net->n_heads * hd, *v = k + net->n_kv_heads * hd;
-    const float *rope = s->rope + t * hd;
-    const float scale = 1.0f / sqrtf((float)hd);
+    const float *rope = s->rope + (weights->rope * s->tokens + t) * hd;
     const bn_span *span = bn_span_of_row(s, t);
-    for (ptrdiff_t h = 0; h < net->n_heads; h++) bn_rotate(s, q + h * hd, rope, scale);
+    bn_norm_heads(s, q, net->n_heads, weights->q_norm);
+    bn_norm_heads(s, k, net->n_kv_heads, weights->k_norm);
+    for (ptrdiff_t h = 0; h < net->n_heads; h++)
+        bn_rotate(s, q + h * hd, rope, net->attention_scale);
     for (ptrdiff_t h = 0; h < net->n_kv_heads; h++) {
         ptrdiff_t row = bn_cache_row(s, span, layer, h, span->start + t - span->first);
         bn_rotate(s, k + h * hd, rope, 1.0f);
@@ -89,9 +114,9 @@ static const float *bn_load_kv(const bn_step *s, bn_kv_type type, const void *ca
 }
 
 /* x[i] *= scales[i], where there are scales */
-static void bn_apply_scales(const float *scales, int n, float *x) {
+static void bn_apply_scales(const float *scales, int first, int n, float *x) {
     if (!scales) return;
-    for (int i = 0; i < n; i++) x[i] *= scales[i];
+    for (int i = 0; i < n; i++) x[i] *= scales[first + i];
 }
 
 /* A chunk of keys and values; the scales are NULL unless the cache is int8. */
@@ -99,27 +124,29 @@ typedef struct bn_kv_chunk {
     const float *keys, *values, *key_scales, *value_scales;
 } bn_kv_chunk;
 
-/* Fold n keys into one query's running softmax; out accumulates the unnormalized sum of values.
- * A row's scale multiplies its score or weight, not its head_dim values: less work, no rounding. */
-static void bn_attend_chunk(const bn_step *s, const float *query, const bn_kv_chunk *kv, int n,
-                            float *scores, float *maximum, float *sum, float *out) {
+/* Fold the keys from `first` to before `end` of a chunk into one query's running softmax; out
+ * accumulates the unnormalized sum of values. A row's scale multiplies its score or weight, not its head_dim values: less work, no rounding. */
+static void bn_attend_chunk(const bn_step *s, const float *query, const bn_kv_chunk *kv, int first,
+                            int end, float *scores, float *maximum, float *sum, float *out) {
     const ptrdiff_t hd = s->net->head_dim;
-    s->kernels->dot_rows_f32(kv->keys, hd, n, query, hd, scores);
-    bn_apply_scales(kv->key_scales, n, scores);
+    const int n = end - first;
+    s->kernels->dot_rows_f32(kv->keys + first * hd, hd, n, query, hd, scores);
+    bn_apply_scales(kv->key_scales, first, n, scores);
     float highest = *maximum;
     for (int i = 0; i < n; i++) highest = scores[i] > highest ? scores[i] : highest;
     float shrink = expf(*maximum - highest); /* 0 for the first chunk, whose maximum is -inf */
     *sum = *sum * shrink + s->kernels->exp_sum(scores, n, highest);
     if (shrink != 1.0f)
         for (ptrdiff_t i = 0; i < hd; i++) out[i] *= shrink;
-    bn_apply_scales(kv->value_scales, n, scores);
-    s->kernels->add_rows_f32(kv->values, hd, n, scores, hd, out);
+    bn_apply_scales(kv->value_scales, first, n, scores);
+    s->kernels->add_rows_f32(kv->values + first * hd, hd, n, scores, hd, out);
     *maximum = highest;
 }
 
 /* One unit: the query heads of one kv head, for up to BN_QUERY_TOKENS tokens of one span. */
 static void bn_stage_attention(const bn_step *s, ptrdiff_t layer, ptrdiff_t unit, int thread) {
     const bn_network *net = s->net;
+    const bn_layer *weights = &net->layers[layer];
     const ptrdiff_t hd = net->head_dim, group = net->n_heads / net->n_kv_heads;
     const ptrdiff_t width = (net->n_heads + 2 * net->n_kv_heads) * hd;
     const bn_span *span = s->spans;
@@ -136,8 +163,9 @@ static void bn_stage_attention(const bn_step *s, ptrdiff_t layer, ptrdiff_t unit
     for (ptrdiff_t t = first; t < first + tokens; t++)
         memset(s->attended + (t * net->n_heads + kv_head * group) * hd, 0,
                (size_t)(group * hd) * sizeof(float));
-    const ptrdiff_t n_keys = position + tokens; /* seen by the last of them */
-    for (ptrdiff_t chunk = 0; chunk < n_keys; chunk += BN_KEYS) {
+    const ptrdiff_t first_key = bn_first_key(weights, position);
+    const ptrdiff_t n_keys = bn_end_of_keys(s, span, weights, position + tokens - 1);
+    for (ptrdiff_t chunk = first_key / BN_KEYS * BN_KEYS; chunk < n_keys; chunk += BN_KEYS) {
         ptrdiff_t row = bn_cache_row(s, span, layer, kv_head, chunk);
         ptrdiff_t loaded = n_keys - chunk < BN_KEYS ? n_keys - chunk : BN_KEYS;
         bn_kv_chunk kv = {bn_load_kv(s, span->type, span->keys, row, loaded, key_buffer),
@@ -146,10 +174,12 @@ static void bn_stage_attention(const bn_step *s, ptrdiff_t layer, ptrdiff_t unit
                           span->value_scales ? span->value_scales + row : NULL};
         for (ptrdiff_t i = 0; i < tokens * group; i++) {
             ptrdiff_t t = first + i / group, head = kv_head * group + i % group;
-            ptrdiff_t seen = position + i / group + 1 - chunk;
-            if (seen <= 0) continue;
-            bn_attend_chunk(s, s->qkv + t * width + head * hd, &kv,
-                            (int)(seen < BN_KEYS ? seen : BN_KEYS), scores, maximum + i, sum + i,
+            ptrdiff_t from = bn_first_key(weights, position + i / group) - chunk;
+            ptrdiff_t to = bn_end_of_keys(s, span, weights, position + i / group) - chunk;
+            from = from > 0 ? from : 0;
+            to = to < BN_KEYS ? to : BN_KEYS;
+            if (from >= to) continue;
+            bn_attend_chunk(s, s->qkv + t * width + head * hd, &kv, (int)from, (int)to, scores, maximum + i, sum + i,
                             s->attended + (t * net->n_heads + head) * hd);
         }
     }

@@ -44,7 +44,8 @@ typedef struct bn_table_row {
     .f16_to_f32 = bn_f16_to_f32_##ISA, .f32_to_f16 = bn_f32_to_f16_##ISA,                      \
     .i8_to_f32 = bn_i8_to_f32_##ISA, .exp_sum = bn_exp_sum_##ISA,                              \
     .scale_tile = bn_scale_tile_##ISA, .relu2_mul = bn_relu2_mul_##ISA,                        \
-    .silu_mul = bn_silu_mul_##ISA
+    .silu_mul = bn_silu_mul_##ISA, .gelu_mul = bn_gelu_mul_##ISA,                            \
+    .decode_ternary = bn_decode_ternary_##ISA
 
 static const bn_table_row bn_table[] = {
     {0,

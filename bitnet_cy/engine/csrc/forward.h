@@ -8,8 +8,8 @@
 #include "stages.h"
 
 typedef enum bn_stage {
-    BN_ATTN_PREPARE, BN_QKV, BN_ROPE, BN_ATTENTION, BN_O_PREPARE, BN_O,
-    BN_FFN_PREPARE, BN_GATE_UP, BN_DOWN_PREPARE, BN_DOWN,
+    BN_ATTN_PREPARE, BN_QKV, BN_ROPE, BN_ATTENTION, BN_O_PREPARE, BN_O, BN_ATTN_JOIN,
+    BN_FFN_PREPARE, BN_GATE_UP, BN_DOWN_PREPARE, BN_DOWN, BN_FFN_JOIN,
     BN_LAYER_STAGES
 } bn_stage;
 
@@ -24,7 +24,8 @@ enum { BN_STAGE_KINDS = BN_LAYER_STAGES + 3 };
 static const char *bn_stage_kind_name(int kind) {
     static const char *const names[BN_STAGE_KINDS] = {
         "embedding", "attention_norm", "qkv", "rope", "attention", "o_norm", "o",
-        "ffn_norm", "gate_up", "down_norm", "down", "output_norm", "head"};
+        "attention_post_norm", "ffn_norm", "gate_up", "down_norm", "down", "ffn_post_norm",
+        "output_norm", "head"};
     return names[kind];
 }
 
@@ -42,6 +43,8 @@ static ptrdiff_t bn_layer_stage_units(const bn_step *s, const bn_layer *layer, b
     case BN_O: return bn_linear_units(s, &layer->o);
     case BN_GATE_UP: return bn_linear_units(s, &layer->gate);
     case BN_DOWN: return bn_linear_units(s, &layer->down);
+    case BN_ATTN_JOIN: return layer->attn_post_norm ? s->tokens : 0;
+    case BN_FFN_JOIN: return layer->ffn_post_norm ? s->tokens : 0;
     default: return bn_prepare_units(s);
     }
 }
@@ -51,25 +54,30 @@ static void bn_layer_stage_run(const bn_step *s, ptrdiff_t l, bn_stage stage, pt
     const bn_network *net = s->net;
     const bn_layer *layer = &net->layers[l];
     const ptrdiff_t heads = net->n_heads * net->head_dim;
+    const float *const none = NULL;
     switch (stage) {
     case BN_ATTN_PREPARE:
-        bn_stage_prepare(s, s->x, net->hidden, layer->attn_norm, unit, thread);
+        bn_stage_prepare(s, s->x, net->hidden, layer->attn_norm, layer->qkv_norms, 3, unit,
+                         thread);
         break;
     case BN_QKV: bn_stage_qkv(s, layer, unit, thread); break;
     case BN_ROPE: bn_stage_rope(s, l, unit); break;
     case BN_ATTENTION: bn_stage_attention(s, l, unit, thread); break;
     case BN_O_PREPARE:
-        bn_stage_prepare(s, s->attended, heads, layer->attn_sub_norm, unit, thread);
+        bn_stage_prepare(s, s->attended, heads, layer->attn_sub_norm, &none, 1, unit, thread);
         break;
-    case BN_O: bn_stage_linear(s, &layer->o, unit, s->x, net->hidden, 1, thread); break;
+    case BN_O: bn_stage_branch(s, &layer->o, layer->attn_post_norm, unit, thread); break;
+    case BN_ATTN_JOIN: bn_stage_join(s, layer->attn_post_norm, unit, thread); break;
     case BN_FFN_PREPARE:
-        bn_stage_prepare(s, s->x, net->hidden, layer->ffn_norm, unit, thread);
+        bn_stage_prepare(s, s->x, net->hidden, layer->ffn_norm, layer->gate_up_norms, 2, unit,
+                         thread);
         break;
     case BN_GATE_UP: bn_stage_gate_up(s, layer, unit, thread); break;
     case BN_DOWN_PREPARE:
-        bn_stage_prepare(s, s->gated, net->ffn, layer->ffn_sub_norm, unit, thread);
+        bn_stage_prepare(s, s->gated, net->ffn, layer->ffn_sub_norm, &none, 1, unit, thread);
         break;
-    case BN_DOWN: bn_stage_linear(s, &layer->down, unit, s->x, net->hidden, 1, thread); break;
+    case BN_DOWN: bn_stage_branch(s, &layer->down, layer->ffn_post_norm, unit, thread); break;
+    case BN_FFN_JOIN: bn_stage_join(s, layer->ffn_post_norm, unit, thread); break;
     default: break;
     }
 }
@@ -101,6 +109,7 @@ static void bn_work(const bn_step *s, bn_stage_queue *queues, int thread) {
     int64_t before = spent ? bn_nanoseconds() : 0;
     for (ptrdiff_t number = 0; number < n_stages; number++) {
         const ptrdiff_t units = bn_stage_units(s, number);
+        if (!units) continue;
         bn_stage_queue *queue = &queues[number];
         ptrdiff_t unit;
         while ((unit = bn_counter_next(&queue->taken)) < units) {

@@ -91,6 +91,11 @@ typedef struct bn_kernels {
     /* gate[i] = act(gate[i]) * up[i] */
     void (*relu2_mul)(float *gate, const float *up, ptrdiff_t n);
     void (*silu_mul)(float *gate, const float *up, ptrdiff_t n);
+    void (*gelu_mul)(float *gate, const float *up, ptrdiff_t n); /* by tanh's approximation */
+
+    /* A row of blocks as floats: y[c] = scales[c / 32 >> scale_shift] * trit */
+    void (*decode_ternary)(const uint8_t *codes, ptrdiff_t blocks, const float *scales,
+                           int scale_shift, float *y);
 } bn_kernels;
 
 #endif

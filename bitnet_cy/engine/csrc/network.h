@@ -5,11 +5,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* y = scale * trits . q / s; rows of whole I2_S blocks (kernels.h) */
+/* y = scale * trits . q / s; rows of whole I2_S blocks (kernels.h). In a weight-only network
+ * y = weights . x with weight[r][c] = scales[r * scale_stride + (c / 32 >> scale_shift)] * trit. */
 typedef struct bn_linear {
     const uint8_t *codes;
     ptrdiff_t rows, blocks;
     float scale;
+    const float *scales;
+    ptrdiff_t scale_stride;
+    int scale_shift;
 } bn_linear;
 
 typedef enum bn_matrix_type {
@@ -27,15 +31,23 @@ typedef struct bn_layer {
     bn_linear q, k, v, o, gate, up, down;
     const float *attn_norm, *ffn_norm;
     const float *attn_sub_norm, *ffn_sub_norm; /* NULL: the input is quantized as it is */
+    const float *qkv_norms[3], *gate_up_norms[2]; /* one more for each input, or all NULL */
+    const float *q_norm, *k_norm;               /* head_dim weights, for every head; or NULL */
+    const float *attn_post_norm, *ffn_post_norm; /* of what is added to the stream; or NULL */
+    ptrdiff_t window; /* keys that a query sees to its left, itself included; 0: all */
+    ptrdiff_t rope;   /* the number of the layer's rope */
 } bn_layer;
 
-typedef enum bn_activation { BN_RELU2, BN_SILU } bn_activation;
+typedef enum bn_activation { BN_RELU2, BN_SILU, BN_GELU } bn_activation;
 
 typedef struct bn_network {
     ptrdiff_t n_layers, hidden, ffn, n_heads, n_kv_heads, head_dim, vocab;
-    float norm_eps;
+    float norm_eps, embedding_scale, attention_scale;
     int rope_interleaved;          /* pairs (2i, 2i+1) instead of (i, i + head_dim / 2) */
-    const double *rope_frequency;  /* head_dim / 2 radians per position */
+    ptrdiff_t n_ropes;
+    const double *rope_frequency;  /* [n_ropes][head_dim / 2] radians per position */
+    int causal;                    /* else a query sees all keys of its sequence */
+    int weight_only;               /* inputs of linear layers are floats, not int8 */
     bn_activation activation;
     const bn_layer *layers;
     bn_matrix embedding, head;

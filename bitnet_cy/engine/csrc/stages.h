@@ -35,11 +35,17 @@ static void bn_stage_embed(const bn_step *s, ptrdiff_t t) {
     const ptrdiff_t half = net->head_dim / 2;
     const bn_span *span = bn_span_of_row(s, t);
     const double position = (double)(span->start + t - span->first);
-    bn_decode_row(s->kernels, &net->embedding, s->ids[t], s->x + t * net->hidden);
-    for (ptrdiff_t i = 0; i < half; i++) {
-        double angle = position * net->rope_frequency[i];
-        s->rope[(t * half + i) * 2] = (float)cos(angle);
-        s->rope[(t * half + i) * 2 + 1] = (float)sin(angle);
+    float *x = s->x + t * net->hidden;
+    bn_decode_row(s->kernels, &net->embedding, s->ids[t], x);
+    if (net->embedding_scale != 1.0f)
+        for (ptrdiff_t i = 0; i < net->hidden; i++) x[i] *= net->embedding_scale;
+    for (ptrdiff_t r = 0; r < net->n_ropes; r++) {
+        float *rope = s->rope + (r * s->tokens + t) * net->head_dim;
+        for (ptrdiff_t i = 0; i < half; i++) {
+            double angle = position * net->rope_frequency[r * half + i];
+            rope[2 * i] = (float)cos(angle);
+            rope[2 * i + 1] = (float)sin(angle);
+        }
     }
 }
 
@@ -49,39 +55,87 @@ static ptrdiff_t bn_prepare_units(const bn_step *s) {
     return bn_step_uses_panels(s) ? bn_step_panels(s) : s->tokens;
 }
 
-static void bn_prepare_row(const bn_step *s, const float *x, ptrdiff_t n, const float *norm,
-                           ptrdiff_t t, int8_t *q, const bn_scratch *scratch) {
+/* Lane t % lanes of a panel: four columns of every token lie together. */
+static void bn_store_lane(const bn_step *s, const bn_input *input, ptrdiff_t t, ptrdiff_t padded,
+                          const int8_t *row_q) {
+    const ptrdiff_t lanes = s->kernels->lanes;
+    int8_t *panel = input->q + t / lanes * lanes * padded;
+    for (ptrdiff_t k4 = 0; k4 < padded / 4; k4++)
+        memcpy(panel + (k4 * lanes + t % lanes) * 4, row_q + k4 * 4, 4);
+}
+
+static void bn_store_input(const bn_step *s, const bn_input *input, const float *x, ptrdiff_t n,
+                           ptrdiff_t t, const bn_scratch *scratch) {
     const ptrdiff_t padded = bn_ceil_div(n, BN_BLOCK) * BN_BLOCK;
+    if (s->net->weight_only) {
+        float *values = input->values + t * padded;
+        memcpy(values, x, (size_t)n * sizeof *x);
+        memset(values + n, 0, (size_t)(padded - n) * sizeof *x);
+        return;
+    }
+    int8_t *q = bn_step_uses_panels(s) ? scratch->row_q : input->q + t * padded;
+    input->scales[t] = s->kernels->quantize(x, n, q, &input->sums[t]);
+    memset(q + n, 0, (size_t)(padded - n));
+    if (bn_step_uses_panels(s)) bn_store_lane(s, input, t, padded, q);
+}
+
+/* A lane of the last panel that no token fills. */
+static void bn_store_nothing(const bn_step *s, const bn_input *input, ptrdiff_t n, ptrdiff_t t,
+                             const bn_scratch *scratch) {
+    const ptrdiff_t padded = bn_ceil_div(n, BN_BLOCK) * BN_BLOCK;
+    if (s->net->weight_only) return;
+    input->sums[t] = 0;
+    memset(scratch->row_q, 0, (size_t)padded);
+    bn_store_lane(s, input, t, padded, scratch->row_q);
+}
+
+/* Row t of x [tokens][n], normalized unless norm is NULL, to the first input; or, normalized by
+ * each of norms, to as many inputs. */
+static void bn_prepare_row(const bn_step *s, const float *x, ptrdiff_t n, const float *norm,
+                           const float *const *norms, int count, ptrdiff_t t,
+                           const bn_scratch *scratch) {
+    if (t >= s->tokens) {
+        for (int i = 0; i < count; i++) bn_store_nothing(s, &s->inputs[i], n, t, scratch);
+        return;
+    }
+    x += t * n;
     if (norm) {
         s->kernels->rms_norm(x, norm, n, s->net->norm_eps, scratch->row);
         x = scratch->row;
     }
-    s->q_scales[t] = s->kernels->quantize(x, n, q, &s->q_sums[t]);
-    memset(q + n, 0, (size_t)(padded - n));
-}
-
-/* x: [tokens][n]; norm: n weights, or NULL */
-static void bn_stage_prepare(const bn_step *s, const float *x, ptrdiff_t n, const float *norm,
-                             ptrdiff_t unit, int thread) {
-    const bn_scratch *scratch = &s->scratch[thread];
-    const ptrdiff_t padded = bn_ceil_div(n, BN_BLOCK) * BN_BLOCK;
-    if (!bn_step_uses_panels(s)) {
-        bn_prepare_row(s, x + unit * n, n, norm, unit, s->q + unit * padded, scratch);
+    if (!norms) {
+        bn_store_input(s, &s->inputs[0], x, n, t, scratch);
         return;
     }
-    const ptrdiff_t lanes = s->kernels->lanes;
-    int8_t *panel = s->q + unit * lanes * padded;
-    for (ptrdiff_t lane = 0; lane < lanes; lane++) {
-        ptrdiff_t t = unit * lanes + lane;
-        if (t < s->tokens) {
-            bn_prepare_row(s, x + t * n, n, norm, t, scratch->row_q, scratch);
-        } else {
-            s->q_sums[t] = 0;
-            memset(scratch->row_q, 0, (size_t)padded);
-        }
-        for (ptrdiff_t k4 = 0; k4 < padded / 4; k4++)
-            memcpy(panel + (k4 * lanes + lane) * 4, scratch->row_q + k4 * 4, 4);
+    for (int i = 0; i < count; i++) {
+        s->kernels->rms_norm(x, norms[i], n, s->net->norm_eps, scratch->input_row);
+        bn_store_input(s, &s->inputs[i], scratch->input_row, n, t, scratch);
     }
+}
+
+/* norms: `count` further norms, one for each input, or one NULL: all share the first */
+static void bn_stage_prepare(const bn_step *s, const float *x, ptrdiff_t n, const float *norm,
+                             const float *const *norms, int count, ptrdiff_t unit, int thread) {
+    const ptrdiff_t size = bn_step_uses_panels(s) ? s->kernels->lanes : 1;
+    if (!norms[0]) norms = NULL, count = 1;
+    for (ptrdiff_t t = unit * size; t < (unit + 1) * size; t++)
+        bn_prepare_row(s, x, n, norm, norms, count, t, &s->scratch[thread]);
+}
+
+/* The input of the i-th of several matrices that `norms` belong to. */
+static const bn_input *bn_input_of(const bn_step *s, const float *const *norms, int i) {
+    return &s->inputs[norms[0] ? i : 0];
+}
+
+/* ---- what a branch adds to the stream, where it is normalized first: one unit per token ----- */
+
+static void bn_stage_join(const bn_step *s, const float *norm, ptrdiff_t t, int thread) {
+    const ptrdiff_t hidden = s->net->hidden;
+    const float *row = s->scratch[thread].row;
+    float *x = s->x + t * hidden;
+    s->kernels->rms_norm(s->branch + t * hidden, norm, hidden, s->net->norm_eps,
+                         s->scratch[thread].row);
+    for (ptrdiff_t i = 0; i < hidden; i++) x[i] += row[i];
 }
 
 /* ---- ternary linear layers: one unit per group of rows ------------------------------------ */
@@ -101,30 +155,71 @@ static ptrdiff_t bn_tile_stride(const bn_step *s) {
 }
 
 /* tile[r * stride + t] = integer product of row first + r with token t */
-static void bn_linear_tile(const bn_step *s, const bn_linear *linear, ptrdiff_t first,
-                           ptrdiff_t rows, int32_t *tile, const bn_scratch *scratch) {
+static void bn_linear_tile(const bn_step *s, const bn_input *input, const bn_linear *linear,
+                           ptrdiff_t first, ptrdiff_t rows, int32_t *tile,
+                           const bn_scratch *scratch) {
     const uint8_t *codes = linear->codes + first * linear->blocks * BN_BLOCK_BYTES;
     if (!bn_step_uses_panels(s)) {
-        s->kernels->ternary_gemv(codes, linear->blocks, (int)rows, s->q, (int)s->tokens, s->q_sums,
-                                 tile);
+        s->kernels->ternary_gemv(codes, linear->blocks, (int)rows, input->q, (int)s->tokens,
+                                 input->sums, tile);
         return;
     }
     const ptrdiff_t stride = bn_tile_stride(s);
     for (ptrdiff_t r = 0; r < rows; r += BN_GEMM_ROWS)
         s->kernels->ternary_gemm(codes + r * linear->blocks * BN_BLOCK_BYTES, linear->blocks,
-                                 (int)(rows - r < BN_GEMM_ROWS ? rows - r : BN_GEMM_ROWS), s->q,
-                                 (int)bn_step_panels(s), s->q_sums, tile + r * stride, stride,
+                                 (int)(rows - r < BN_GEMM_ROWS ? rows - r : BN_GEMM_ROWS), input->q,
+                                 (int)bn_step_panels(s), input->sums, tile + r * stride, stride,
                                  scratch->decoded);
 }
 
-static void bn_stage_linear(const bn_step *s, const bn_linear *linear, ptrdiff_t unit, float *y,
-                            ptrdiff_t y_stride, int add, int thread) {
-    const bn_scratch *scratch = &s->scratch[thread];
+/* y[t][r] (+)= row first + r . input[t], in float32: weights become floats a few rows at a time,
+ * which all tokens share */
+static void bn_linear_floats(const bn_step *s, const bn_input *input, const bn_linear *linear,
+                             ptrdiff_t first, ptrdiff_t rows, float *y, ptrdiff_t y_stride, int add,
+                             const bn_scratch *scratch) {
+    const ptrdiff_t k = linear->blocks * BN_BLOCK;
+    float *weights = (float *)(void *)scratch->decoded, products[BN_FLOAT_ROWS];
+    for (ptrdiff_t start = 0; start < rows; start += BN_FLOAT_ROWS) {
+        const ptrdiff_t count = rows - start < BN_FLOAT_ROWS ? rows - start : BN_FLOAT_ROWS;
+        for (ptrdiff_t r = 0; r < count; r++) {
+            const ptrdiff_t row = first + start + r;
+            s->kernels->decode_ternary(linear->codes + row * linear->blocks * BN_BLOCK_BYTES,
+                                       linear->blocks, linear->scales + row * linear->scale_stride,
+                                       linear->scale_shift, weights + r * k);
+        }
+        for (ptrdiff_t t = 0; t < s->tokens; t++) {
+            float *out = y + t * y_stride + start;
+            s->kernels->dot_rows_f32(weights, k, (int)count, input->values + t * k, k, products);
+            for (ptrdiff_t r = 0; r < count; r++) out[r] = add ? out[r] + products[r] : products[r];
+        }
+    }
+}
+
+/* y[t][r] (+)= row first + r . input[t] */
+static void bn_linear_rows(const bn_step *s, const bn_input *input, const bn_linear *linear,
+                           ptrdiff_t first, ptrdiff_t rows, float *y, ptrdiff_t y_stride, int add,
+                           const bn_scratch *scratch) {
+    if (s->net->weight_only) {
+        bn_linear_floats(s, input, linear, first, rows, y, y_stride, add, scratch);
+        return;
+    }
+    bn_linear_tile(s, input, linear, first, rows, scratch->tile, scratch);
+    s->kernels->scale_tile(scratch->tile, bn_tile_stride(s), rows, s->tokens, linear->scale,
+                           input->scales, y, y_stride, add);
+}
+
+static void bn_stage_linear(const bn_step *s, const bn_input *input, const bn_linear *linear,
+                            ptrdiff_t unit, float *y, ptrdiff_t y_stride, int add, int thread) {
     const ptrdiff_t size = bn_unit_rows(s, linear), first = unit * size;
     const ptrdiff_t rows = linear->rows - first < size ? linear->rows - first : size;
-    bn_linear_tile(s, linear, first, rows, scratch->tile, scratch);
-    s->kernels->scale_tile(scratch->tile, bn_tile_stride(s), rows, s->tokens, linear->scale,
-                           s->q_scales, y + first, y_stride, add);
+    bn_linear_rows(s, input, linear, first, rows, y + first, y_stride, add, &s->scratch[thread]);
+}
+
+/* What a branch of a layer ends with: to the stream, or to where a post norm takes it from. */
+static void bn_stage_branch(const bn_step *s, const bn_linear *linear, const float *post_norm,
+                            ptrdiff_t unit, int thread) {
+    bn_stage_linear(s, &s->inputs[0], linear, unit, post_norm ? s->branch : s->x, s->net->hidden,
+                    post_norm == NULL, thread);
 }
 
 static ptrdiff_t bn_qkv_units(const bn_step *s, const bn_layer *layer) {
@@ -139,11 +234,20 @@ static void bn_stage_qkv(const bn_step *s, const bn_layer *layer, ptrdiff_t unit
     for (int i = 0; i < 3; i++) {
         ptrdiff_t units = bn_linear_units(s, parts[i]);
         if (unit < units) {
-            bn_stage_linear(s, parts[i], unit, y, width, 0, thread);
+            bn_stage_linear(s, bn_input_of(s, layer->qkv_norms, i), parts[i], unit, y, width, 0,
+                            thread);
             return;
         }
         unit -= units;
         y += parts[i]->rows;
+    }
+}
+
+static void bn_activate(const bn_step *s, float *gate, const float *up, ptrdiff_t n) {
+    switch (s->net->activation) {
+    case BN_RELU2: s->kernels->relu2_mul(gate, up, n); break;
+    case BN_SILU: s->kernels->silu_mul(gate, up, n); break;
+    case BN_GELU: s->kernels->gelu_mul(gate, up, n); break;
     }
 }
 
@@ -152,19 +256,14 @@ static void bn_stage_gate_up(const bn_step *s, const bn_layer *layer, ptrdiff_t 
     const bn_scratch *scratch = &s->scratch[thread];
     const ptrdiff_t size = bn_unit_rows(s, &layer->gate), first = unit * size;
     const ptrdiff_t rows = layer->gate.rows - first < size ? layer->gate.rows - first : size;
-    const ptrdiff_t stride = bn_tile_stride(s), ffn = s->net->ffn;
+    const ptrdiff_t ffn = s->net->ffn;
     float *gate = s->gated + first, *up = scratch->up;
-    bn_linear_tile(s, &layer->gate, first, rows, scratch->tile, scratch);
-    s->kernels->scale_tile(scratch->tile, stride, rows, s->tokens, layer->gate.scale, s->q_scales,
-                           gate, ffn, 0);
-    bn_linear_tile(s, &layer->up, first, rows, scratch->tile, scratch);
-    s->kernels->scale_tile(scratch->tile, stride, rows, s->tokens, layer->up.scale, s->q_scales,
-                           up, size, 0);
+    bn_linear_rows(s, bn_input_of(s, layer->gate_up_norms, 0), &layer->gate, first, rows, gate,
+                   ffn, 0, scratch);
+    bn_linear_rows(s, bn_input_of(s, layer->gate_up_norms, 1), &layer->up, first, rows, up, size,
+                   0, scratch);
     for (ptrdiff_t t = 0; t < s->tokens; t++)
-        if (s->net->activation == BN_RELU2)
-            s->kernels->relu2_mul(gate + t * ffn, up + t * size, rows);
-        else
-            s->kernels->silu_mul(gate + t * ffn, up + t * size, rows);
+        bn_activate(s, gate + t * ffn, up + t * size, rows);
 }
 
 /* ---- output norm and head: one unit per wanted token, then per group of vocabulary rows ----- */
@@ -176,7 +275,7 @@ static void bn_stage_output_norm(const bn_step *s, ptrdiff_t i) {
 }
 
 static ptrdiff_t bn_head_units(const bn_step *s) {
-    return s->n_logits ? bn_ceil_div(s->net->vocab, BN_HEAD_UNIT_ROWS) : 0;
+    return s->n_logits && s->logits ? bn_ceil_div(s->net->vocab, BN_HEAD_UNIT_ROWS) : 0;
 }
 
 static void bn_stage_head(const bn_step *s, ptrdiff_t unit, int thread) {

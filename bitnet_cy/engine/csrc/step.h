@@ -10,10 +10,11 @@
 
 /* Working memory of one thread. */
 typedef struct bn_scratch {
-    uint8_t *decoded;   /* BN_GEMM_ROWS rows of K codes */
+    uint8_t *decoded;   /* BN_GEMM_ROWS rows of K codes, or BN_FLOAT_ROWS of K floats */
     int32_t *tile;      /* one integer tile */
     float *up;          /* one tile of the up projection, token by token */
     float *row;         /* one normalized row */
+    float *input_row;   /* the same, normalized once more for one input */
     int8_t *row_q;      /* the same, quantized */
     float *attention;   /* see attention.h */
 } bn_scratch;
@@ -21,14 +22,27 @@ typedef struct bn_scratch {
 typedef enum bn_kv_type { BN_KV_F32, BN_KV_F16, BN_KV_I8 } bn_kv_type;
 
 /* Neighbouring rows of a step that continue one sequence: rows first .. first + tokens - 1 are its
- * positions start .. start + tokens - 1. Its cache is [layer][kv head][context][head_dim], and for
- * int8 a float scale beside each [layer][kv head][context] row: value = scale * int8. */
+ * positions start .. start + tokens - 1. Its cache is [kv head][context][head_dim] for each layer,
+ * and for int8 a float scale beside each row: value = scale * int8. Layers are layer_stride rows
+ * apart: 0 where no later step reads the cache, so that layers may share one. */
 typedef struct bn_span {
-    ptrdiff_t first, tokens, start, context;
+    ptrdiff_t first, tokens, start, context, layer_stride;
     void *keys, *values;
     float *key_scales, *value_scales; /* NULL unless the cache is int8 */
     bn_kv_type type;
 } bn_span;
+
+/* What the next linear layers are multiplied with: int8 with its sums and scales, in panels or row
+ * by row; in weight-only networks float32 [tokens][K padded to blocks]. */
+typedef struct bn_input {
+    int8_t *q;
+    int32_t *sums;
+    float *scales;
+    float *values;
+} bn_input;
+
+/* Layers whose q, k and v (or gate and up) normalize their input each for itself need several. */
+enum { BN_INPUTS = 3, BN_FLOAT_ROWS = 4 };
 
 typedef struct bn_step {
     const bn_network *net;
@@ -38,16 +52,15 @@ typedef struct bn_step {
     const bn_span *spans;         /* in row order, together all rows */
     const int32_t *ids;
     float *x;                     /* [tokens][hidden] residual stream */
-    float *rope;                  /* [tokens][head_dim / 2][2] cosine, sine */
+    float *branch;                /* [tokens][hidden] to be normalized and added to it; or NULL */
+    float *rope;                  /* [n_ropes][tokens][head_dim / 2][2] cosine, sine */
     float *qkv;                   /* [tokens][(n_heads + 2 n_kv_heads) * head_dim] */
     float *attended;              /* [tokens][n_heads * head_dim] */
     float *gated;                 /* [tokens][ffn] */
-    int8_t *q;                    /* quantized input of the next linear layers */
-    int32_t *q_sums;              /* [tokens padded to panels] */
-    float *q_scales;
+    bn_input inputs[BN_INPUTS];
     ptrdiff_t n_logits;
     const int32_t *logit_rows;    /* the rows whose logits are wanted */
-    float *normed, *logits;       /* [n_logits][hidden], [n_logits][vocab] */
+    float *normed, *logits;       /* [n_logits][hidden], [n_logits][vocab] or NULL */
     int64_t *stage_ns;            /* nanoseconds per kind of stage, added to; NULL: not measured */
 } bn_step;
 

@@ -228,4 +228,46 @@ BN_AVX2 static void bn_scale_tile_avx2(const int32_t *tile, ptrdiff_t tile_strid
                          y_stride, add);
 }
 
+/* x / 2 * (1 + tanh(u)) = x / (1 + exp(-2 u)) with u = sqrt(2 / pi) * (x + 0.044715 x^3) */
+BN_AVX2 BN_INLINE __m256 bn_gelu_f32x8(__m256 x) {
+    const __m256 one = _mm256_set1_ps(1.0f);
+    __m256 cubic = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_set1_ps(0.044715f), x), x, one);
+    __m256 e = bn_exp_f32x8(_mm256_mul_ps(_mm256_mul_ps(_mm256_set1_ps(-1.59576912f), x), cubic));
+    return _mm256_div_ps(x, _mm256_add_ps(one, e));
+}
+
+BN_AVX2 static void bn_gelu_mul_avx2(float *gate, const float *up, ptrdiff_t n) {
+    ptrdiff_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(gate + i, _mm256_mul_ps(bn_gelu_f32x8(_mm256_loadu_ps(gate + i)),
+                                                 _mm256_loadu_ps(up + i)));
+    if (i < n) {
+        float tail[8] = {0};
+        memcpy(tail, gate + i, (size_t)(n - i) * sizeof *gate);
+        _mm256_storeu_ps(tail, bn_gelu_f32x8(_mm256_loadu_ps(tail)));
+        for (ptrdiff_t j = i; j < n; j++) gate[j] = tail[j - i] * up[j];
+    }
+}
+
+/* 32 codes at a time: bytes to int32 to float, less 1, times the scale of their group. */
+BN_AVX2 static void bn_decode_ternary_avx2(const uint8_t *codes, ptrdiff_t blocks,
+                                           const float *scales, int scale_shift, float *y) {
+    const __m256i low2 = _mm256_set1_epi8(3);
+    for (ptrdiff_t b = 0; b < blocks; b++) {
+        __m256i packed = _mm256_loadu_si256((const __m256i *)(codes + BN_BLOCK_BYTES * b));
+        for (int g = 0; g < 4; g++) {
+            const __m256 scale = _mm256_broadcast_ss(&scales[(4 * b + g) >> scale_shift]);
+            uint8_t plane[BN_BLOCK_BYTES];
+            __m256i shifted = _mm256_srl_epi16(packed, _mm_cvtsi32_si128(6 - 2 * g));
+            _mm256_storeu_si256((__m256i *)plane, _mm256_and_si256(shifted, low2));
+            for (int p = 0; p < BN_BLOCK_BYTES; p += 8) {
+                __m256i code = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(plane + p)));
+                __m256i trit = _mm256_sub_epi32(code, _mm256_set1_epi32(1));
+                _mm256_storeu_ps(y + BN_BLOCK * b + 32 * g + p,
+                                 _mm256_mul_ps(_mm256_cvtepi32_ps(trit), scale));
+            }
+        }
+    }
+}
+
 #endif

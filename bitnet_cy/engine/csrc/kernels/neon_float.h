@@ -219,6 +219,45 @@ static void bn_scale_tile_neon(const int32_t *tile, ptrdiff_t tile_stride, ptrdi
     }
     bn_scale_tile_scalar(tile + t, tile_stride, rows, tokens - t, scale, s + t, y + t * y_stride,
                          y_stride, add);
+/* x / 2 * (1 + tanh(u)) = x / (1 + exp(-2 u)) with u = sqrt(2 / pi) * (x + 0.044715 x^3) */
+BN_INLINE float32x4_t bn_gelu_f32x4_neon(float32x4_t x) {
+    const float32x4_t one = vdupq_n_f32(1.0f);
+    float32x4_t cubic = vfmaq_f32(one, vmulq_n_f32(x, 0.044715f), x);
+    float32x4_t e = bn_exp_f32x4_neon(vmulq_f32(vmulq_n_f32(x, -1.59576912f), cubic));
+    return vdivq_f32(x, vaddq_f32(one, e));
+}
+
+static void bn_gelu_mul_neon(float *gate, const float *up, ptrdiff_t n) {
+    ptrdiff_t i = 0;
+    for (; i + 4 <= n; i += 4)
+        vst1q_f32(gate + i,
+                  vmulq_f32(bn_gelu_f32x4_neon(vld1q_f32(gate + i)), vld1q_f32(up + i)));
+    if (i < n) {
+        float tail[4] = {0};
+        memcpy(tail, gate + i, (size_t)(n - i) * sizeof *gate);
+        vst1q_f32(tail, bn_gelu_f32x4_neon(vld1q_f32(tail)));
+        for (ptrdiff_t j = i; j < n; j++) gate[j] = tail[j - i] * up[j];
+    }
+}
+
+/* 16 codes at a time: bytes to int16 to int32 to float, less 1, times the scale of their group. */
+static void bn_decode_ternary_neon(const uint8_t *codes, ptrdiff_t blocks, const float *scales,
+                                   int scale_shift, float *y) {
+    for (ptrdiff_t quarter = 0; quarter < 4 * blocks; quarter++) {
+        const uint8_t *c = codes + quarter / 4 * BN_BLOCK_BYTES;
+        const float scale = scales[quarter >> scale_shift];
+        const int8x16_t shift = vdupq_n_s8((int8_t)(2 * (int)(quarter % 4) - 6));
+        for (int p = 0; p < BN_BLOCK_BYTES; p += 16) {
+            uint8x16_t code = vandq_u8(vshlq_u8(vld1q_u8(c + p), shift), vdupq_n_u8(3));
+            int8x16_t trit = vsubq_s8(vreinterpretq_s8_u8(code), vdupq_n_s8(1));
+            int16x8_t low = vmovl_s8(vget_low_s8(trit)), high = vmovl_high_s8(trit);
+            float *out = y + 32 * quarter + p;
+            vst1q_f32(out, vmulq_n_f32(vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))), scale));
+            vst1q_f32(out + 4, vmulq_n_f32(vcvtq_f32_s32(vmovl_high_s16(low)), scale));
+            vst1q_f32(out + 8, vmulq_n_f32(vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), scale));
+            vst1q_f32(out + 12, vmulq_n_f32(vcvtq_f32_s32(vmovl_high_s16(high)), scale));
+        }
+    }
 }
 
 #endif

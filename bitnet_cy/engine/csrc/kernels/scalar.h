@@ -141,4 +141,23 @@ static void bn_scale_tile_scalar(const int32_t *tile, ptrdiff_t tile_stride, ptr
     }
 }
 
+/* x / 2 * (1 + tanh(u)) = x / (1 + exp(-2 u)) with u = sqrt(2 / pi) * (x + 0.044715 x^3) */
+static void bn_gelu_mul_scalar(float *gate, const float *up, ptrdiff_t n) {
+    for (ptrdiff_t i = 0; i < n; i++) {
+        float x = gate[i], u = 1.59576912f * x * (1.0f + 0.044715f * x * x);
+        gate[i] = x / (1.0f + expf(-u)) * up[i];
+    }
+}
+
+static void bn_decode_ternary_scalar(const uint8_t *codes, ptrdiff_t blocks, const float *scales,
+                                     int scale_shift, float *y) {
+    for (ptrdiff_t quarter = 0; quarter < 4 * blocks; quarter++) {
+        const uint8_t *c = codes + quarter / 4 * BN_BLOCK_BYTES;
+        const float scale = scales[quarter >> scale_shift];
+        const int shift = 6 - 2 * (int)(quarter % 4);
+        for (int p = 0; p < BN_BLOCK_BYTES; p++)
+            y[32 * quarter + p] = (float)((c[p] >> shift & 3) - 1) * scale;
+    }
+}
+
 #endif
