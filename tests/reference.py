@@ -33,6 +33,12 @@ def linear(x: np.ndarray, trits: np.ndarray, scale: float) -> np.ndarray:
     return integer_product(trits, q) * (np.float64(scale) / s[:, None])
 
 
+def float_linear(x: np.ndarray, trits: np.ndarray, scale: Any) -> np.ndarray:
+    """Weight-only: x is not quantized; scale is a number or one per equal part of each row."""
+    scales = np.atleast_2d(np.asarray(scale, np.float64))
+    return x @ (trits * np.repeat(scales, trits.shape[1] // scales.shape[1], axis=1)).T
+
+
 def rms_norm(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:
     return x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps) * weight
 
@@ -52,13 +58,29 @@ def rope(x: np.ndarray, positions: np.ndarray, base: float, interleaved: bool) -
     return out
 
 
-def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """q [T, heads, hd], k and v [T, kv heads, hd] -> [T, heads * hd], causal."""
+def attention(
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    *,
+    causal: bool = True,
+    window: int = 0,
+    scale: float = 0.0,
+) -> np.ndarray:
+    """q [T, heads, hd], k and v [T, kv heads, hd] -> [T, heads * hd].
+
+    window: keys seen to the left, the query's own included, and to the right if not causal; 0:
+    all. scale: of the scores, 1 / sqrt(hd) if 0.
+    """
     tokens, heads, head_dim = q.shape
     group = heads // k.shape[1]
     k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
-    scores = np.einsum("thd,shd->hts", q, k) / np.sqrt(head_dim)
-    scores[:, np.triu(np.ones((tokens, tokens), bool), 1)] = -np.inf
+    scores = np.einsum("thd,shd->hts", q, k) * (scale or 1 / np.sqrt(head_dim))
+    ahead = np.arange(tokens)[None, :] - np.arange(tokens)[:, None]
+    hidden = (ahead > 0) & causal
+    if window:
+        hidden |= np.abs(ahead) >= window
+    scores[:, hidden] = -np.inf
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
     return np.einsum("hts,shd->thd", weights, v).reshape(tokens, -1)
@@ -67,15 +89,22 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
 ACTIVATIONS = {
     "relu2": lambda z: np.maximum(z, 0) ** 2,
     "silu": lambda z: z / (1 + np.exp(-z)),
+    "gelu": lambda z: z / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3))),
 }
 
 
 @dataclass
 class Block:
-    """Trits int8 [rows, cols] with a scale for each linear layer, and the norm weights."""
+    """Trits int8 [rows, cols] with a scale for each linear layer, and the norm weights.
 
-    linears: dict[str, tuple[np.ndarray, float]]
-    norms: dict[str, np.ndarray | None]
+    Beside those of bitnet_cy.engine.Layer, norms may be q_norm_in, k_norm_in, v_norm_in,
+    gate_norm_in and up_norm_in. window, base: of the block's attention, if it is not the model's.
+    """
+
+    linears: dict[str, tuple[np.ndarray, Any]]
+    norms: dict[str, Any]
+    window: int = 0
+    base: float | None = None
 
 
 @dataclass
@@ -91,36 +120,50 @@ class Model:
     head: np.ndarray
     output_norm: np.ndarray
     blocks: list[Block] = field(default_factory=list)
+    embedding_scale: float = 1.0
+    attention_scale: float = 0.0
+    causal: bool = True
+    weight_only: bool = False
     int8_cache: bool = False
 
     def logits(self, ids: np.ndarray) -> np.ndarray:
         """ids int [T] -> float64 [T, vocab]."""
-        x = self.embedding[ids].astype(np.float64)
+        return self.hidden(ids) @ self.head.T.astype(np.float64)
+
+    def hidden(self, ids: np.ndarray) -> np.ndarray:
+        """What the head is given: ids int [T] -> float64 [T, hidden]."""
+        x = self.embedding[ids].astype(np.float64) * self.embedding_scale
         positions = np.arange(len(ids))
         for block in self.blocks:
-            x = x + self._attention(block, x, positions)
-            x = x + self._feed_forward(block, x)
-        return rms_norm(x, self.output_norm, self.eps) @ self.head.T.astype(np.float64)
+            x = x + self._norm(block, "attn_post_norm", self._attention(block, x, positions))
+            x = x + self._norm(block, "ffn_post_norm", self._feed_forward(block, x))
+        return rms_norm(x, self.output_norm, self.eps)
 
     def _norm(self, block: Block, name: str, x: np.ndarray) -> np.ndarray:
-        weight = block.norms[name]
+        weight = block.norms.get(name)
         return x if weight is None else rms_norm(x, weight, self.eps)
+
+    def _linear(self, block: Block, name: str, x: np.ndarray) -> np.ndarray:
+        product = float_linear if self.weight_only else linear
+        return product(self._norm(block, f"{name}_norm_in", x), *block.linears[name])
 
     def _attention(self, block: Block, x: np.ndarray, positions: np.ndarray) -> np.ndarray:
         a = self._norm(block, "attn_norm", x)
         parts = {"q": self.heads, "k": self.kv_heads, "v": self.kv_heads}
         q, k, v = (
-            linear(a, *block.linears[name]).reshape(len(x), heads, self.head_dim)
+            self._linear(block, name, a).reshape(len(x), heads, self.head_dim)
             for name, heads in parts.items()
         )
-        q, k = (rope(part, positions, self.base, self.interleaved) for part in (q, k))
+        q, k = self._norm(block, "q_norm", q), self._norm(block, "k_norm", k)
+        base = block.base or self.base
+        q, k = (rope(part, positions, base, self.interleaved) for part in (q, k))
         if self.int8_cache:
             k, v = int8_rounded(k), int8_rounded(v)
-        o = self._norm(block, "attn_sub_norm", attention(q, k, v))
-        return linear(o, *block.linears["o"])
+        o = attention(q, k, v, causal=self.causal, window=block.window, scale=self.attention_scale)
+        return self._linear(block, "o", self._norm(block, "attn_sub_norm", o))
 
     def _feed_forward(self, block: Block, x: np.ndarray) -> np.ndarray:
         b = self._norm(block, "ffn_norm", x)
-        gate = ACTIVATIONS[self.activation](linear(b, *block.linears["gate"]))
-        u = self._norm(block, "ffn_sub_norm", gate * linear(b, *block.linears["up"]))
-        return linear(u, *block.linears["down"])
+        gate = ACTIVATIONS[self.activation](self._linear(block, "gate", b))
+        u = self._norm(block, "ffn_sub_norm", gate * self._linear(block, "up", b))
+        return self._linear(block, "down", u)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bitnet_cy.engine import Matrix, Network, Session, cache_nbytes, forward_together, kernels
-from bitnet_cy.errors import BitNetError, ContextError, FormatError, OptionError
+from bitnet_cy.errors import BitNetError, ContextError, FormatError, OptionError, UnsupportedError
 
 IDS = np.random.default_rng(3).integers(0, 300, 75)
 
@@ -22,6 +22,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "head of 100": {"head_dim": 100, "hidden": 400, "kv_heads": 4},
     "tails": {"hidden": 132, "ffn": 5460 // 12, "head_dim": 34},
     "wide heads": {"head_dim": 256, "heads": 2, "kv_heads": 1},
+    "head of 96": {"head_dim": 96, "hidden": 384, "kv_heads": 1, "activation": "silu"},
+    "qwen3": networks.QWEN3 | {"hidden": 96},
+    "qwen3 with input norms": networks.QWEN3 | {"input_norms": True},
+    "weight-only": networks.QWEN3 | {"weight_only": True, "hidden": 132, "ffn": 5460 // 12},
+    "weight-only groups": networks.QWEN3
+    | {"weight_only": True, "group": 128, "hidden": 256, "ffn": 384},
+    "weight-only groups of 32": networks.QWEN3 | {"weight_only": True, "group": 32},
+    "gemma3": networks.GEMMA3,
+    "gemma3 with input norms": networks.GEMMA3 | {"input_norms": True, "head_dim": 256},
     **{
         name: {"matrix_type": name, "hidden": 256}
         for name in ("F32", "BF16", "Q8_0", "Q6_K", "Q4_0")
@@ -52,7 +61,11 @@ def test_logits_agree_with_the_oracle(variant: str, kernel: str) -> None:
 @pytest.mark.parametrize("kernel", kernels.available())
 @pytest.mark.parametrize(
     ("variant", "kv_dtype"),
-    [("bitnet", "float16"), ("llama", "float16"), ("tails", "float16"), ("tails", "int8")],
+    [
+        *((name, "float16") for name in ("bitnet", "llama", "tails", "weight-only", "gemma3")),
+        ("tails", "int8"),
+        ("gemma3 with input norms", "int8"),
+    ],
 )
 def test_blocks_and_threads_change_nothing(variant: str, kv_dtype: str, kernel: str) -> None:
     network, _ = networks.make(**VARIANTS[variant])
@@ -95,7 +108,7 @@ def test_float16_cache_is_close_to_float32() -> None:
 
 
 @pytest.mark.parametrize("kernel", kernels.available())
-@pytest.mark.parametrize("variant", ["bitnet", "llama", "tails", "wide heads"])
+@pytest.mark.parametrize("variant", ["bitnet", "llama", "tails", "wide heads", "gemma3"])
 def test_an_int8_cache_is_the_oracle_s(variant: str, kernel: str) -> None:
     network, model = networks.make(**VARIANTS[variant])
     model.int8_cache = True
@@ -119,8 +132,9 @@ def test_a_cache_takes_the_memory_of_its_type(kv_dtype: str, row: int) -> None:
 @pytest.mark.parametrize(
     ("count", "kv_dtype"), [(1, "float16"), (2, "float16"), (5, "int8"), (17, "float16")]
 )
-def test_sessions_together_equal_sessions_alone(count: int, kv_dtype: str) -> None:
-    network, _ = networks.make()
+@pytest.mark.parametrize("variant", ["bitnet", "weight-only groups", "gemma3"])
+def test_sessions_together_equal_sessions_alone(count: int, kv_dtype: str, variant: str) -> None:
+    network, _ = networks.make(**VARIANTS[variant])
     prompts = [IDS[: 3 + 4 * place] for place in range(count)]
     options: dict[str, Any] = {"context_length": 96, "kv_dtype": kv_dtype}
     alone = [Session(network, **options) for _ in prompts]
@@ -151,6 +165,21 @@ def test_sessions_together_are_checked() -> None:
         forward_together([first, second], [1, 2])
     assert (first.position, second.position) == (0, 3)
     assert forward_together([first], [1]).shape == (1, 300)
+
+
+@pytest.mark.parametrize("variant", ["weight-only", "weight-only groups"])
+def test_weight_only_networks_agree_with_the_oracle_to_float_rounding(variant: str) -> None:
+    network, model = networks.make(**VARIANTS[variant])
+    found = Session(network, context_length=80, kv_dtype="float32").forward(IDS, "all")
+    expected = model.logits(IDS)
+    assert np.abs(found - expected).max() < 2e-5 * np.abs(expected).max()
+
+
+def test_scales_of_groups_need_float_activations() -> None:
+    with pytest.raises(UnsupportedError, match="scale for each group"):
+        networks.make(group=32)
+    with pytest.raises(UnsupportedError, match="groups of 32, 64"):
+        networks.make(group=48, weight_only=True)
 
 
 def test_two_threads_share_a_network() -> None:

@@ -159,10 +159,29 @@ def test_float_operations_agree_with_numpy(n: int) -> None:
         "rms_norm": reference.rms_norm(wide, other, 1e-5),
         "relu2_mul": reference.ACTIVATIONS["relu2"](wide) * other,
         "silu_mul": reference.ACTIVATIONS["silu"](wide) * other,
+        "gelu_mul": reference.ACTIVATIONS["gelu"](wide) * other,
     }
     for name, expected in cases.items():
         found = kernels.float_operation(name, x, other, 1e-5)
-        np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-7, err_msg=name)
+        np.testing.assert_allclose(found, expected, rtol=2e-6, atol=3e-7, err_msg=name)
+
+
+def test_gelu_is_right_where_it_ends() -> None:
+    x = np.array([-1e30, -40, -9, -0.0, 0.0, 9, 40, 1e30, np.inf], np.float32)
+    with np.errstate(over="ignore"):
+        found = kernels.float_operation("gelu_mul", x, np.ones(9))
+    np.testing.assert_allclose(found, [0, 0, 0, 0, 0, 9, 40, 1e30, np.inf], atol=1e-7)
+
+
+@pytest.mark.parametrize("group", [32, 64, 128, 256, 640])
+def test_ternary_rows_become_floats_exactly(group: int) -> None:
+    rng = np.random.default_rng(group)
+    trits = rng.integers(-1, 2, 640).astype(np.int8)
+    scales = rng.standard_normal(-(-640 // group)).astype(np.float32) ** 2
+    shown = 1 << (group - 1).bit_length()
+    expected = trits * np.repeat(scales, group)[:640]
+    found = kernels.decode_ternary(ternary.pack_rows(trits[None])[0], scales, shown)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_exp_sum_agrees_with_numpy_and_ends_at_zero() -> None:
@@ -173,7 +192,7 @@ def test_exp_sum_agrees_with_numpy_and_ends_at_zero() -> None:
     assert total == pytest.approx(np.exp(x.astype(np.float64)).sum(), rel=1e-6)
 
 
-@pytest.mark.parametrize("name", ["relu2_mul", "silu_mul"])
+@pytest.mark.parametrize("name", ["relu2_mul", "silu_mul", "gelu_mul"])
 def test_activations_keep_nan(name: str) -> None:
     x = np.full(11, np.nan, np.float32)
     assert np.isnan(kernels.float_operation(name, x, np.ones(11))).all()

@@ -32,7 +32,8 @@ def test_stages_add_up_to_no_more_than_the_step(network: Network, threads: int) 
     session.forward(list(range(40)))
     elapsed = time.perf_counter() - start
     stages = session.stage_seconds
-    assert all(seconds > 0 for seconds in stages.values())
+    skipped = {"attention_post_norm", "ffn_post_norm"}  # this network has none
+    assert all((stages[name] > 0) == (name not in skipped) for name in stages)
     assert sum(stages.values()) <= elapsed
 
 

@@ -147,6 +147,9 @@ cdef class Network:
         )):
             raise UnsupportedError(f"{name}: scales {list(scales.shape)} do not divide "
                                    f"[{rows}, {cols}] into rows of groups of 32, 64, 128, ...")
+        if scales.shape[1] > 1:  # the columns that fill the last block have scales, too
+            missing = -(-native.blocks * BN_BLOCK // width) - scales.shape[1]
+            scales = np.pad(scales, ((0, 0), (0, missing)))
         scales = np.ascontiguousarray(scales)
         cdef const float[:, ::1] view = scales
         self._keep(scales, "ternary")

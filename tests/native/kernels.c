@@ -293,19 +293,22 @@ static int check_floats(const bn_kernels *kernels) {
         kernels->rms_norm(x, rows, n, 1e-5f, a);
         bn_rms_norm_scalar(x, rows, n, 1e-5f, b);
         for (int i = 0; i < n; i++) wrong += far_apart(a[i], b[i], 3e-6f * fabsf(b[i]) + 1e-12f);
-        for (int kind = 0; kind < 3; kind++) {
+        for (int kind = 0; kind < 4; kind++) {
             for (int i = 0; i < n; i++) a[i] = b[i] = fmodf(x[i], 60);
             if (kind == 2) a[n - 1] = b[n - 1] = NAN;
             float s = 0, t = 0;
             if (kind == 0) s = kernels->exp_sum(a, n, 60), t = bn_exp_sum_scalar(b, n, 60);
             if (kind == 1) kernels->silu_mul(a, rows, n), bn_silu_mul_scalar(b, rows, n);
             if (kind == 2) kernels->relu2_mul(a, rows, n), bn_relu2_mul_scalar(b, rows, n);
+            if (kind == 3) kernels->gelu_mul(a, rows, n), bn_gelu_mul_scalar(b, rows, n);
             wrong += far_apart(s, t, 2e-6f * fabsf(t));
             for (int i = 0; i < n; i++)
-                wrong += far_apart(a[i], b[i], 2e-6f * fabsf(b[i]) + 1e-37f);
+                wrong += far_apart(a[i], b[i], 2e-6f * fabsf(b[i]) + (kind == 3 ? 1e-5f : 1e-37f));
         }
         for (int i = 0; i < n; i++) a[i] = NAN;
         kernels->silu_mul(a, rows, n);
+        for (int i = 0; i < n; i++) wrong += a[i] == a[i], a[i] = NAN;
+        kernels->gelu_mul(a, rows, n);
         for (int i = 0; i < n; i++) wrong += a[i] == a[i];
     }
     return wrong;
@@ -329,10 +332,31 @@ static int check_scale_tile(const bn_kernels *kernels) {
     return wrong;
 }
 
+/* Ternary rows as floats: one product each, so bit for bit the scalar kernel's. */
+static int check_decode(const bn_kernels *kernels) {
+    enum { MOST = 9 };
+    int wrong = 0;
+    for (int blocks = 1; blocks <= MOST; blocks++)
+        for (int shift = 0; shift < 6; shift++) {
+            const int groups = (4 * blocks + (1 << shift) - 1) >> shift;
+            const size_t n = (size_t)blocks * BN_BLOCK;
+            uint8_t *codes = allocate((size_t)blocks * BN_BLOCK_BYTES);
+            float *scales = allocate((size_t)groups * 4);
+            float *expected = allocate(n * 4), *found = allocate(n * 4);
+            fill_codes(codes, blocks * BN_BLOCK_BYTES, 0);
+            for (int g = 0; g < groups; g++) scales[g] = fabsf(random_float());
+            bn_decode_ternary_scalar(codes, blocks, scales, shift, expected);
+            kernels->decode_ternary(codes, blocks, scales, shift, found);
+            wrong += memcmp(expected, found, n * 4) != 0;
+            free(codes), free(scales), free(expected), free(found);
+        }
+    return wrong;
+}
+
 static int check(const bn_kernels *kernels) {
     int products = check_products(kernels), quantize = check_quantize(kernels);
     int f16 = check_f16(kernels), i8 = check_i8(kernels), dense = check_dense(kernels);
-    int floats = check_floats(kernels) + check_scale_tile(kernels);
+    int floats = check_floats(kernels) + check_scale_tile(kernels) + check_decode(kernels);
     printf("%s: products %d, dense %d, quantize %d, float16 %d, int8 %d, floats (%s) %d wrong\n",
            kernels->name, products, dense, quantize, f16, i8, kernels->float_name, floats);
     return products || dense || quantize || f16 || i8 || floats;
