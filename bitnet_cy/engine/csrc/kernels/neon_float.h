@@ -219,6 +219,8 @@ static void bn_scale_tile_neon(const int32_t *tile, ptrdiff_t tile_stride, ptrdi
     }
     bn_scale_tile_scalar(tile + t, tile_stride, rows, tokens - t, scale, s + t, y + t * y_stride,
                          y_stride, add);
+}
+
 /* x / 2 * (1 + tanh(u)) = x / (1 + exp(-2 u)) with u = sqrt(2 / pi) * (x + 0.044715 x^3) */
 BN_INLINE float32x4_t bn_gelu_f32x4_neon(float32x4_t x) {
     const float32x4_t one = vdupq_n_f32(1.0f);
