@@ -65,6 +65,7 @@ def test_every_stage_belongs_to_a_part(network: Network) -> None:
     assert sum(parts.values()) == pytest.approx(sum(stages.values()))
     assert all(parts[name] > 0 for name in ("ternary", "attention", "head", "other"))
     known = {"embedding", "attention_norm", "o_norm", "ffn_norm", "down_norm", "output_norm"}
+    known |= {"attention_post_norm", "ffn_post_norm"}
     other = {name for name in stages if timing.by_part({name: 1.0})["other"]}
     assert other == known
 
