@@ -1,12 +1,14 @@
-"""Measure the engine on this machine, and put the figures into the documentation.
+r"""Measure the engine on this machine, and put the figures into the documentation.
 
-    python tools/bench.py run --model 2b.gguf --yardstick FOLDER --peer tq2_0.gguf --text held.txt
+    python tools/bench.py run --model 2b.gguf --gaussian 2b-gaussian.gguf \
+        --yardstick FOLDER --peer tq2_0.gguf --text held-out.txt
     python tools/bench.py page
 
 `run` measures section after section, each in a process of its own with a limit of time, and
 keeps what it has in one JSON file all the while; `--sections` repeats some. `page` writes the
 tables and plots of docs/performance.md (and the README's) from that file. `run --quick` only
-shows that everything works. The 2B file is made by tools/make_model.py --preset bitnet-2b-4t.
+shows that everything works. The 2B files are made by tools/make_model.py --preset bitnet-2b-4t, the
+second with --spectrum gaussian; without one of the files what needs it is left out.
 """
 
 from __future__ import annotations
@@ -30,10 +32,11 @@ DOCS = ROOT / "docs"
 RECORD = DOCS / "performance.json"
 SECTIONS = {
     "roofline": 20,
-    "decode": 130,
-    "yardstick": 220,
-    "prefill": 240,
-    "rows": 110,
+    "decode": 180,
+    "head": 60,
+    "yardstick": 200,
+    "prefill": 220,
+    "rows": 100,
     "batch": 60,
     "neighbour": 60,
     "start": 40,
@@ -71,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--threads", default="2,1", help="default: 2,1")
         verb.add_argument("--yardstick", type=Path, help="folder with a peer's program")
         verb.add_argument("--peer", type=Path, help="the file the peer runs")
+        verb.add_argument("--gaussian", type=Path, help="like --model, its head plain Gaussian")
         verb.add_argument("--text", type=Path, help="held-out text of the embedded model")
         verb.add_argument("--quick", action="store_true", help="few small rounds: no figures")
     page = verbs.add_parser("page", help="write the documentation's tables and plots")
@@ -137,7 +141,7 @@ def _out(options: argparse.Namespace) -> Path:
 
 def _passed_on(options: argparse.Namespace) -> list[str]:
     words = ["--out", str(_out(options)), "--threads", options.threads]
-    for name in ("model", "yardstick", "peer", "text"):
+    for name in ("model", "yardstick", "peer", "gaussian", "text"):
         value = getattr(options, name)
         words += [] if value is None else [f"--{name}", str(value)]
     return words + (["--quick"] if options.quick else [])
@@ -161,6 +165,7 @@ def _section(options: argparse.Namespace) -> int:
         quick=options.quick,
         yardstick=options.yardstick,
         peer=options.peer,
+        gaussian=options.gaussian,
         text=options.text,
     )
     module = importlib.import_module(f"measures.{options.name}")

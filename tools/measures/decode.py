@@ -15,7 +15,7 @@ import numpy as np
 
 from bitnet_cy import Model, engine
 from bitnet_cy.engine import kernels, timing
-from measures.plan import Plan, random_ids, ternary_bytes
+from measures.plan import Plan, choices, decode_step, random_ids, ternary_bytes
 from measures.record import Section
 
 PROMPT = 128
@@ -33,7 +33,7 @@ class Case:
 
 def measure(plan: Plan, section: Section) -> None:
     """Decode after a prompt of 128 tokens, every variant once a round, between plain reads."""
-    tokens = 4 if plan.quick else 10
+    tokens = 4 if plan.quick else 8
     best = kernels.selected()
     try:
         for threads in plan.threads:
@@ -48,14 +48,22 @@ def measure(plan: Plan, section: Section) -> None:
 
 
 def _cases(plan: Plan, threads: int, best: str) -> Iterator[Case]:
-    names = [best, *(name for name in ("avx2",) if name in kernels.available() and name != best)]
-    model = plan.load(threads)
-    for kernel in names:
+    """The default first, then what differs from it in one thing: head, layout, kernel."""
+    layouts, heads = choices("weights"), choices("head")
+    ways = [(best, layouts[0] | head) for head in heads]
+    ways += [(best, layout | heads[0]) for layout in layouts[1:]]
+    others = [name for name in ("avx2",) if name in kernels.available() and name != best]
+    ways += [(other, layout | heads[0]) for other in others for layout in layouts]
+    for kernel, options in ways:
         kernels.select(kernel)
+        model = plan.load(threads, **options)
         session = model.new_session(PROMPT + 32)
         session.forward(random_ids(model, PROMPT), logits="none")
-        session.forward([5])
-        yield Case({"threads": threads, "kernel": kernel}, model, session, kernel)
+        if options.get("head") == "screened":
+            session.make_screen()
+        decode_step(session, 5)
+        labels = {"threads": threads, "kernel": kernel, **options}
+        yield Case(labels, model, session, kernel)
 
 
 def _round(section: Section, case: Case, plain: np.ndarray, tokens: int) -> None:
@@ -66,7 +74,7 @@ def _round(section: Section, case: Case, plain: np.ndarray, tokens: int) -> None
     case.session.time_stages()
     token, start = 5, time.perf_counter()
     for _ in range(tokens):
-        token = int(np.argmax(case.session.forward([token])))
+        token = decode_step(case.session, token)
     seconds = (time.perf_counter() - start) / tokens
     reads += [engine.read_rate(plain, threads) for _ in range(3)]
     parts = timing.by_part(case.session.stage_seconds)

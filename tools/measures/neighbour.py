@@ -6,11 +6,9 @@ import subprocess
 import sys
 import time
 
-import numpy as np
-
 import bitnet_cy
 from bitnet_cy import Model, engine
-from measures.plan import Plan, random_ids
+from measures.plan import Plan, decode_step, random_ids
 from measures.record import Section
 
 SPIN = "while True: pass"
@@ -49,7 +47,7 @@ def _rate(session: engine.Session, tokens: int) -> float:
     session.truncate(32)
     token, start = 5, time.perf_counter()
     for _ in range(tokens):
-        token = int(np.argmax(session.forward([token])))
+        token = decode_step(session, token)
     return tokens / (time.perf_counter() - start)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ class Plan:
     quick: bool = False
     yardstick: Path | None = None
     peer: Path | None = None
+    gaussian: Path | None = None
     text: Path | None = None
     started: float = field(default_factory=time.monotonic)
 
@@ -44,9 +46,31 @@ class Plan:
         """Whether the plan's time is over."""
         return time.monotonic() - self.started > self.seconds
 
-    def load(self, threads: int, **options: Any) -> bitnet_cy.Model:
-        """The model under test."""
-        return bitnet_cy.load(self.model, threads=threads, **options)
+    def load(self, threads: int, path: Path | None = None, **options: Any) -> bitnet_cy.Model:
+        """The model under test, or another."""
+        return bitnet_cy.load(path or self.model, threads=threads, **options)
+
+
+def choices(name: str) -> list[dict[str, str]]:
+    """Ways to load a model that give the same tokens at different speeds: options of one name.
+
+    None but the default where this version of the package has no such option, so that older
+    versions can be measured too.
+    """
+    values = {"weights": ("2bit", "1.6bit"), "head": ("screened", "full")}[name]
+    offered = inspect.signature(bitnet_cy.load).parameters
+    return [{name: value} for value in values] if name in offered else [{}]
+
+
+def decode_step(session: Any, token: int, k: int = 1) -> int:
+    """Append a token and give the likeliest next one, as generation does.
+
+    k: of a screened head the k largest logits are searched; 0: all are computed.
+    """
+    if k and getattr(session, "screened", False):
+        ids, logits = session.forward_top([token], k)[0]
+        return int(ids[np.argmax(logits)])
+    return int(np.argmax(session.forward([token])))
 
 
 def random_ids(model: bitnet_cy.Model, count: int, seed: int = 0) -> list[int]:

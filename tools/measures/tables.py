@@ -110,8 +110,20 @@ def token_time(section: Section) -> Rows:
 
 
 def how(labels: Mapping[str, Any]) -> str:
-    """The labels of a variant in words: kernel, layout, head."""
-    return ", ".join(str(labels[key]) for key in ("kernel", "layout", "head") if key in labels)
+    """The labels of a variant in words: kernel, layout of the weights, head."""
+    return ", ".join(str(labels[key]) for key in ("kernel", "weights", "head") if key in labels)
+
+
+def head(section: Section) -> Rows:
+    """The head alone: the time of a search as a share of the full head's."""
+    table = [["head of", "threads", "logits", "ms a token", "of the full head's"]]
+    for labels in label_sets(section, "head time"):
+        table.append([
+            labels["head"], str(labels["threads"]), labels["logits"],
+            cell(figures(section, "head time", **labels), 1e3, ".2f"),
+            cell(figures(section, "share of the full head's time", **labels), 1, ".2f"),
+        ])  # fmt: skip
+    return table
 
 
 def prefill(section: Section) -> Rows:
@@ -225,6 +237,7 @@ TABLES: dict[str, tuple[str, Callable[[Section], Rows]]] = {
     "roofline": ("roofline", roofline),
     "decode": ("decode", decode),
     "token-time": ("decode", token_time),
+    "head": ("head", head),
     "prefill": ("prefill", prefill),
     "rows": ("rows", rows),
     "batch": ("batch", batch),
