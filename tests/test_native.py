@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import subprocess
@@ -39,9 +40,9 @@ def compile_kernels(compiler: str, folder: Path, *flags: str) -> Path:
     return program
 
 
-def check(*command: str | Path) -> list[str]:
+def check(*command: str | Path, env: dict[str, str] | None = None) -> list[str]:
     """Run the program; the names of the kernels it found right."""
-    run = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    run = subprocess.run([str(word) for word in command], capture_output=True, text=True, env=env)
     assert run.returncode == 0, run.stdout + run.stderr
     return [line.split(":")[0] for line in run.stdout.splitlines()]
 
@@ -53,6 +54,25 @@ def test_kernels_of_this_cpu_agree_in_c(tmp_path: Path) -> None:
         pytest.skip(f"this CPU lacks a compiler of its own: cc builds for {target.strip()}")
     program = compile_kernels(compiler, tmp_path)
     assert check(program, *kernels.available()) == kernels.available()
+
+
+def test_kernels_touch_no_other_memory_and_no_undefined_behaviour(tmp_path: Path) -> None:
+    compiler = needs("gcc", "gcc")
+    if not Path(_runtime(compiler, "libasan.so")).is_absolute():
+        pytest.skip("the sanitizers are not installed (Debian: libgcc-dev)")
+    target = subprocess.run([compiler, "-dumpmachine"], capture_output=True, text=True).stdout
+    if not target.startswith(platform.machine()):
+        pytest.skip(f"this CPU lacks a compiler of its own: gcc builds for {target.strip()}")
+    sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1"]
+    program = compile_kernels(compiler, tmp_path, *sanitizers)
+    environment = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"}
+    assert check(program, *kernels.available(), env=environment) == kernels.available()
+
+
+def _runtime(compiler: str, name: str) -> str:
+    """The path of one of the compiler's libraries, or its bare name if it has none."""
+    command = [compiler, f"-print-file-name={name}"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
 def test_vnni_kernels_agree_emulated(tmp_path: Path) -> None:

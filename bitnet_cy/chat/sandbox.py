@@ -12,6 +12,7 @@ import functools
 import json
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,10 +31,14 @@ from bitnet_cy.errors import FormatError, OptionError
 
 MAX_SOURCE = 1 << 17  # characters
 MAX_SIZE = 1 << 22  # characters and elements in one value, or in the result
+MAX_TOTAL = 1 << 26  # characters of all values built, an element counted as 16
 MAX_STEPS = 1_000_000  # lines of Python
 MAX_SECONDS = 5.0  # of processor time, for steps that are slow
 _MAX_BITS = 4096
 _MAX_INDENT = 64
+_MAX_PRECISION = 300
+_MAX_PATTERN = 1000
+_ELEMENT = 16
 
 
 def _names(text: str) -> frozenset[str]:
@@ -42,7 +47,7 @@ def _names(text: str) -> frozenset[str]:
 
 _FILTERS = _names(
     "abs capitalize count d default dictsort first float int items last length list lower map max "
-    "min reject rejectattr reverse round safe select selectattr sort title trim unique upper"
+    "min reject rejectattr reverse safe select selectattr sort title trim unique upper"
 )
 _TEXT_METHODS = _names(
     "capitalize casefold count endswith find index isalnum isalpha isdecimal isdigit islower "
@@ -70,12 +75,22 @@ class Exhausted(BaseException):
     """No more steps; not an Exception, so that nothing in Jinja takes it for one of its own."""
 
 
+class _Built(threading.local):
+    """How much a rendering has built so far, whether or not it still holds it."""
+
+    total = 0
+
+
+_built = _Built()
+
+
 def render(source: str, variables: Mapping[str, Any]) -> str:
     """The text a template makes of its variables.
 
     Raises OptionError with the template's own words if it refuses the variables, FormatError if
     it is no valid template, fails, or asks for more time or memory than a chat template needs.
     """
+    _built.total = 0
     try:
         template = _compiled(source)
         with _counted():
@@ -143,9 +158,28 @@ def _refuse(too_large: bool) -> None:
 
 
 def _measured(value: Any) -> Any:
-    """`value`, unless it is too large."""
+    """A value written down in the template, unless it is too large."""
     _size(value)
+    return _counting(value)
+
+
+def _counting(value: Any) -> Any:
+    """A value just built, unless it is one too many."""
+    if isinstance(value, str):
+        _built.total += len(value)
+    elif isinstance(value, (list, tuple, Mapping)):
+        _built.total += _ELEMENT * len(value)
+    if _built.total > MAX_TOTAL:
+        raise SecurityError(f"it builds values larger than {MAX_TOTAL} in all")
     return value
+
+
+def _counting_filter(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)  # with the marks by which Jinja passes the context
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        return _counting(function(*args, **kwargs))
+
+    return counting
 
 
 def _text(value: Any) -> str:
@@ -159,7 +193,8 @@ def _concatenate(parts: Iterable[Any]) -> str:
         texts.append(_text(part))
         size += len(texts[-1])
         _refuse(size > MAX_SIZE)
-    return "".join(texts)
+    _counting(text := "".join(texts))
+    return text
 
 
 def _replace(text: Any, old: str, new: str, count: int | None = None) -> str:
@@ -210,11 +245,19 @@ def _to_json(
     )
 
 
+def _round(value: float, precision: int = 0, method: Any = "common") -> float:
+    """Ten to the power of a great precision would take long."""
+    return filters.do_round(
+        value, max(-_MAX_PRECISION, min(int(precision), _MAX_PRECISION)), method
+    )
+
+
 def _raise_exception(message: object) -> None:
     raise RefusalError(message)
 
 
 def _strftime_now(pattern: str) -> str:
+    _refuse(len(pattern) > _MAX_PATTERN)
     return datetime.datetime.now().strftime(pattern)
 
 
@@ -286,14 +329,16 @@ class _Environment(ImmutableSandboxedEnvironment):
             extensions=["jinja2.ext.loopcontrols", _Generation],
             finalize=_text,
         )
-        self.filters = {name: filters.FILTERS[name] for name in _FILTERS}
-        self.filters |= {
+        found = {name: filters.FILTERS[name] for name in _FILTERS}
+        found |= {
             "indent": _indent,
             "join": _join,
             "replace": _replace,
+            "round": _round,
             "string": _text,
             "tojson": _to_json,
         }
+        self.filters = {name: _counting_filter(function) for name, function in found.items()}
         self.globals = {
             "dict": dict,
             "namespace": self.globals["namespace"],
@@ -313,12 +358,16 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         _check_operands(operator, left, right)
-        return super().call_binop(context, operator, left, right)
+        return _counting(super().call_binop(context, operator, left, right))
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        found = super().getitem(obj, argument)
+        return _counting(found) if isinstance(argument, slice) else found
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         owner, name = getattr(__obj, "__self__", None), getattr(__obj, "__name__", "")
         if isinstance(owner, str) and name == "replace":
-            return _replace(owner, *args, **kwargs)
+            return _counting(_replace(owner, *args, **kwargs))
         if isinstance(owner, str) and name == "join":
             return _join_with(owner, *args, **kwargs)
-        return super().call(__context, __obj, *args, **kwargs)
+        return _counting(super().call(__context, __obj, *args, **kwargs))

@@ -176,7 +176,8 @@ def _read_entry(name: str, entry: Any, start: int) -> TensorInfo:
     numbers = [first, last, *shape] if isinstance(shape, list) else [None]
     if not all(type(number) is int and 0 <= number < 1 << 63 for number in numbers):
         raise FormatError(f"tensor {name} has offsets or a shape that are not whole numbers")
-    if not isinstance(dtype, str) or first > last or len(shape) > 8:
+    room = math.prod(number or 1 for number in shape)  # NumPy refuses [0, huge] too
+    if not isinstance(dtype, str) or first > last or len(shape) > 8 or room >= 1 << 48:
         raise FormatError(f"tensor {name} has a dtype, shape or offsets that cannot be")
     size = math.prod(shape) * _SIZES[dtype] if dtype in _SIZES else last - first
     if size != last - first:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from bitnet_cy.errors import FormatError, UnsupportedError
+from bitnet_cy.errors import BitNetError, FormatError, UnsupportedError
 from bitnet_cy.tokenizer import byte_level
 from bitnet_cy.tokenizer.sentencepiece_model import byte_value
 from bitnet_cy.tokenizer.settings import Settings
@@ -31,17 +32,15 @@ def read(data: bytes, settings: Settings) -> Tokenizer:
     """A `tokenizer.json` with a BPE model, byte-level or of the SentencePiece kind."""
     import tokenizers
 
-    try:
+    with _library("is not a tokenizer.json the tokenizers library reads"):
         library = tokenizers.Tokenizer.from_buffer(data)
-    except Exception as error:
-        raise FormatError(
-            f"is not a tokenizer.json the tokenizers library reads: {error}"
-        ) from None
     if not isinstance(library.model, tokenizers.models.BPE):
         raise UnsupportedError(
             f"holds a {type(library.model).__name__} model; bitnet_cy reads BPE vocabularies"
         )
-    merger = LibraryMerger(library)
+    library.model.dropout = None  # for training only: it makes ids random
+    with _library("has a step the tokenizers library fails at"):
+        merger = LibraryMerger(library)
     tokens = _tokens(library.get_vocab(with_added_tokens=True))
     special = _special(library)
     before, after = _added_ids(library)
@@ -64,6 +63,22 @@ def read(data: bytes, settings: Settings) -> Tokenizer:
         ),
         merger,
     )
+
+
+@contextmanager
+def _library(what: str) -> Iterator[None]:
+    """Errors of the library as FormatError."""
+    try:
+        yield
+    except BaseException as error:
+        raise _refusal(error, what) from None
+
+
+def _refusal(error: BaseException, what: str) -> BaseException:
+    """What to raise instead of an error of the library, whose panics are no `Exception`."""
+    if isinstance(error, (BitNetError, KeyboardInterrupt, SystemExit, GeneratorExit)):
+        return error
+    return FormatError(f"{what}: {str(error)[:200]}")
 
 
 class LibraryMerger:
@@ -94,7 +109,10 @@ class LibraryMerger:
 
     def encode(self, text: str, is_first: bool) -> list[int]:
         library = self._first if is_first else self._later
-        ids: list[int] = library.encode(text, add_special_tokens=False).ids
+        try:
+            ids: list[int] = library.encode(text, add_special_tokens=False).ids
+        except BaseException as error:
+            raise _refusal(error, "the tokenizers library fails at this text") from None
         return ids
 
     def token_bytes(self, token: str) -> bytes:

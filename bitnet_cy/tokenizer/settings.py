@@ -92,10 +92,8 @@ def _template(config: Mapping[str, Any]) -> str | None:
     """`chat_template` is one template, or a list of named ones of which one is the default."""
     value = config.get("chat_template")
     if isinstance(value, list):
-        named = {
-            entry.get("name"): entry.get("template") for entry in value if isinstance(entry, dict)
-        }
-        value = named.get("default")
+        named = [entry for entry in value if isinstance(entry, dict)]
+        value = next((e.get("template") for e in named if e.get("name") == "default"), None)
     return value if isinstance(value, str) else None
 
 

@@ -16,6 +16,9 @@ from bitnet_cy.tokenizer.tokenizer import Tokenizer, Vocabulary
 _RULE = "llama-bpe"
 _FIRST_LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n")
 _RESERVED = 256
+# A token of n bytes has n - 1 ways to be put together, each a pair of strings.
+_LONGEST = 512
+_MOST_MERGES = 1 << 21
 
 
 def looks_like(head: bytes) -> bool:
@@ -52,12 +55,12 @@ def tokens_of(data: bytes) -> list[bytes]:
         try:
             encoded, rank = line.split(b" ")
             token = base64.b64decode(encoded, validate=True)
-            if int(rank) != len(tokens) or not token or token in tokens:
+            if int(rank) != len(tokens) or not 0 < len(token) <= _LONGEST or token in tokens:
                 raise ValueError
         except (ValueError, binascii.Error):
             raise FormatError(
-                f"line {number} is {line[:60]!r}; a new token in base64 and the rank "
-                f"{len(tokens)} are expected: the file is damaged"
+                f"line {number} is {line[:60]!r}; a new token in base64, of at most {_LONGEST} "
+                f"bytes, and the rank {len(tokens)} are expected: the file is damaged"
             ) from None
         tokens[token] = len(tokens)
     return list(tokens)
@@ -79,6 +82,11 @@ def merges_of(index: dict[str, int]) -> list[Pair]:
         if len(pairs) > 1:
             pairs.sort(key=lambda pair: (index[pair[0]], index[pair[1]]))
         merges += pairs
+        if len(merges) > _MOST_MERGES:
+            raise FormatError(
+                f"its tokens can be put together in more than {_MOST_MERGES} ways; the file is "
+                "damaged"
+            )
     return merges
 
 

@@ -22,6 +22,9 @@ END_NAMES = (
     "<end_of_turn>",
 )
 
+# Looking for special tokens takes time that grows with their length.
+MAX_SPECIAL = 256
+
 
 class Merger(Protocol):
     """The part of a tokenizer that knows one kind of vocabulary.
@@ -75,6 +78,11 @@ class Tokenizer:
         for text, token in vocabulary.special.items():
             if not text:
                 raise FormatError(f"special token {token.id} is empty; the vocabulary is damaged")
+            if len(text) > MAX_SPECIAL:
+                raise FormatError(
+                    f"special token {token.id} has {len(text)} characters; at most {MAX_SPECIAL} "
+                    "are supported: the vocabulary is damaged"
+                )
         self._splitter = SpecialSplitter(vocabulary.special)
         self.vocab_size = len(vocabulary.tokens)
         self.bos_id, self.eos_id = vocabulary.bos_id, vocabulary.eos_id

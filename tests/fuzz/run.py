@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 
 import atheris
@@ -18,7 +19,6 @@ import atheris
 with atheris.instrument_imports(include=["bitnet_cy", "jinja2"]):
     from fuzz import seeds, targets
 
-_IN_MEMORY = "/dev/shm"
 _MEMORY = 6 << 30
 _OPTIONS = {"timeout": 10, "rss_limit_mb": 1500, "max_len": 20000, "print_final_stats": 1}
 
@@ -32,14 +32,26 @@ def main(name: str, corpus: Path, *options: str) -> None:
     words = corpus.parent / f"{name}.dict"
     words.write_text("".join(f'"{_escaped(word)}"\n' for word in seeds.words(name)))
     _limit_memory()
-    folder = Path(tempfile.mkdtemp(dir=_IN_MEMORY if os.path.isdir(_IN_MEMORY) else None))
+    folder = Path(tempfile.mkdtemp())
     arguments = [f"-{key}={value}" for key, value in _OPTIONS.items()]
     arguments += [f"-dict={words}", f"-artifact_prefix={corpus.parent / name}-", *options]
-    atheris.Setup(
-        [sys.argv[0], *arguments, str(corpus)],
-        lambda data: targets.check(name, data, folder),
-    )
+
+    def check(data: bytes) -> None:
+        try:
+            targets.check(name, data, folder)
+        except BaseException:
+            _leave(data, corpus.parent / f"{name}-finding")
+
+    atheris.Setup([sys.argv[0], *arguments, str(corpus)], check)
     atheris.Fuzz()
+
+
+def _leave(data: bytes, path: Path) -> None:
+    """Keep the input that raised; libFuzzer keeps those that crash, hang or fill the memory."""
+    path.write_bytes(data)
+    traceback.print_exc()
+    print(f"the input is in {path}", file=sys.stderr, flush=True)
+    os._exit(77)
 
 
 def _limit_memory() -> None:

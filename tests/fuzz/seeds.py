@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fuzz.targets import NEXT_FILE
 
 from bitnet_cy.chat import templates
 from bitnet_cy.formats import gguf, safetensors, types
 from bitnet_cy.formats.layouts import LAYOUTS
 from bitnet_cy.tokenizer.sentencepiece_model import build_model
 from bitnet_cy.tokenizer.split_rules import RULES
-from fuzz.targets import NEXT_FILE
 
 _HIDDEN, _FFN, _HEADS = 64, 128, 2
 _BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -124,16 +124,16 @@ def chat_templates() -> Iterable[bytes]:
     yield templates.BITNET.encode()
     yield templates.LLAMA3.encode()
     yield (
-        "{%- macro say(m, d=none) -%}{{ m.content | trim | replace('a', 'b') }}{%- endmacro -%}"
-        "{%- set ns = namespace(n=0, seen=[]) -%}{%- set tools = {'a': [1, 2.5, none]} -%}"
-        "{%- for m in messages if m.role != 'tool' -%}{%- if loop.first and not loop.last -%}"
-        "{%- set ns.n = ns.n + m['content'].split(' ')[1:]|length * 2 -%}{%- continue -%}"
-        "{%- elif m.role in ['user', 'x'] -%}{%- generation -%}{{ say(m) ~ loop.index0 }}"
-        "{%- endgeneration -%}{%- else -%}{{ raise_exception('no') if false else '%s' % m.role }}"
-        "{%- endif -%}{%- endfor -%}{%- filter upper -%}{{ tools | tojson(indent=2) }}"
-        "{%- endfilter -%}{{ range(3) | map('string') | join(',') }}{{ messages | selectattr("
-        "'role', 'equalto', 'user') | list | last }}{{ strftime_now('%Y') is defined }}"
-    ).encode()
+        b"{%- macro say(m, d=none) -%}{{ m.content | trim | replace('a', 'b') }}{%- endmacro -%}"
+        b"{%- set ns = namespace(n=0, seen=[]) -%}{%- set tools = {'a': [1, 2.5, none]} -%}"
+        b"{%- for m in messages if m.role != 'tool' -%}{%- if loop.first and not loop.last -%}"
+        b"{%- set ns.n = ns.n + m['content'].split(' ')[1:]|length * 2 -%}{%- continue -%}"
+        b"{%- elif m.role in ['user', 'x'] -%}{%- generation -%}{{ say(m) ~ loop.index0 }}"
+        b"{%- endgeneration -%}{%- else -%}{{ raise_exception('no') if false else '%s' % m.role }}"
+        b"{%- endif -%}{%- endfor -%}{%- filter upper -%}{{ tools | tojson(indent=2) }}"
+        b"{%- endfilter -%}{{ range(3) | map('string') | join(',') }}{{ messages | selectattr("
+        b"'role', 'equalto', 'user') | list | last }}{{ strftime_now('%Y') is defined }}"
+    )
 
 
 SEEDS: dict[str, Callable[[], Iterable[bytes]]] = {
@@ -213,7 +213,10 @@ def _sizes(architecture: str, vocab_size: int) -> dict[str, Any]:
         "rope.freq_base": 10000.0, "rope.dimension_count": _HIDDEN // _HEADS,
     }  # fmt: skip
     keys = {f"{architecture}.{name}": value for name, value in sizes.items()}
-    return keys | {"general.architecture": architecture, "tokenizer.chat_template": templates.BITNET}
+    return keys | {
+        "general.architecture": architecture,
+        "tokenizer.chat_template": templates.BITNET,
+    }
 
 
 def _network(vocab_size: int, sub_norms: bool) -> list[gguf.TensorSource]:
