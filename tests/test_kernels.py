@@ -184,12 +184,21 @@ def test_ternary_rows_become_floats_exactly(group: int) -> None:
     np.testing.assert_array_equal(found, expected)
 
 
-def test_exp_sum_agrees_with_numpy_and_ends_at_zero() -> None:
-    x = np.concatenate([np.linspace(-60, 0, 101), [-1000.0, -np.inf]]).astype(np.float32)
-    values, total = kernels.float_operation("exp_sum", x, value=0.0)
-    np.testing.assert_allclose(values, np.exp(x.astype(np.float64)), rtol=1e-6, atol=1e-38)
-    assert values[-2:].tolist() == [0, 0]
-    assert total == pytest.approx(np.exp(x.astype(np.float64)).sum(), rel=1e-6)
+def test_softmax_in_steps_agrees_with_numpy_and_hidden_keys_weigh_nothing() -> None:
+    scores = np.random.default_rng(3).uniform(-30, 30, (75, 16)).astype(np.float32)
+    scores[::3, 5] = -np.inf
+    scores[:40, 6] = -np.inf
+    maximum, total = np.full(16, -3.4e38, np.float32), np.zeros(16, np.float32)
+    weights = np.zeros((0, 16))
+    for start in range(0, 75, 32):
+        new, shrink = kernels.softmax_step(scores[start : start + 32], maximum, total)
+        weights = np.concatenate([weights * shrink, new])
+    wide = scores.astype(np.float64)
+    expected = np.exp(wide - wide.max(axis=0))
+    np.testing.assert_allclose(weights / total, expected / expected.sum(axis=0), 2e-5, 1e-25)
+    np.testing.assert_array_equal(maximum, scores.max(axis=0))
+    assert (weights[::3, 5] == 0).all()
+    assert (weights[:40, 6] == 0).all()
 
 
 @pytest.mark.parametrize("name", ["relu2_mul", "silu_mul", "gelu_mul"])

@@ -264,8 +264,8 @@ def dot_rows(rows, x):
 def float_operation(name, x, other=None, value=0.0):
     """One element-wise float operation of the selected kernels, for comparison with NumPy.
 
-    name: rms_norm (other: weights, value: eps), exp_sum (value: shift; returns (exp, sum)),
-    relu2_mul, silu_mul, gelu_mul (other: up), f16_to_f32, f32_to_f16, i8_to_f32.
+    name: rms_norm (other: weights, value: eps), relu2_mul, silu_mul, gelu_mul (other: up),
+    f16_to_f32, f32_to_f16, i8_to_f32.
     """
     cdef float[::1] y = np.array(x, dtype=np.float32)
     cdef const float[::1] second = np.ascontiguousarray(
@@ -273,14 +273,10 @@ def float_operation(name, x, other=None, value=0.0):
     cdef uint16_t[::1] half = np.array(x, dtype=np.float16).view(np.uint16)
     cdef const int8_t[::1] small
     cdef Py_ssize_t n = y.shape[0]
-    cdef float total
     if name == "rms_norm":
         result = np.zeros(n, dtype=np.float32)
         _rms_norm(y, second, value, result)
         return result
-    if name == "exp_sum":
-        total = _active.exp_sum(&y[0], n, value)
-        return np.asarray(y), total
     if name == "relu2_mul":
         _active.relu2_mul(&y[0], &second[0], n)
     elif name == "silu_mul":
@@ -318,6 +314,21 @@ def decode_ternary(codes, scales, group):
         _active.decode_ternary(&code_view[0], blocks, &scale_view[0],
                                (group // 32).bit_length() - 1, &out_view[0])
     return out
+
+
+def softmax_step(scores, maximum, total):
+    """Fold scores float32 [keys, lanes] into running softmaxes, lanes a multiple of 8.
+
+    maximum and total, float32 [lanes], are updated. Returns the weights float32 [keys, lanes], and
+    shrink float32 [lanes]: what earlier weights are to be multiplied with.
+    """
+    weights = np.array(scores, dtype=np.float32)
+    shrink = np.zeros_like(maximum)
+    cdef float[:, ::1] view = weights
+    cdef float[::1] highest = maximum, added = total, factor = shrink
+    _active.softmax_step(&view[0, 0], view.shape[1], view.shape[0], view.shape[1], &highest[0],
+                         &added[0], &factor[0])
+    return weights, shrink
 
 
 cdef _rms_norm(const float[::1] x, const float[::1] weight, float eps, float[::1] y):

@@ -24,12 +24,11 @@ cdef extern from "csrc/kernels.h" nogil:
                              float *) noexcept nogil
         void (*dot_rows_f32)(const float *, ptrdiff_t, int, const float *, ptrdiff_t,
                              float *) noexcept nogil
-        void (*add_rows_f32)(const float *, ptrdiff_t, int, const float *, ptrdiff_t,
-                             float *) noexcept nogil
         void (*f16_to_f32)(const uint16_t *, ptrdiff_t, float *) noexcept nogil
         void (*f32_to_f16)(const float *, ptrdiff_t, uint16_t *) noexcept nogil
         void (*i8_to_f32)(const int8_t *, ptrdiff_t, float *) noexcept nogil
-        float (*exp_sum)(float *, ptrdiff_t, float) noexcept nogil
+        void (*softmax_step)(float *, ptrdiff_t, ptrdiff_t, ptrdiff_t, float *, float *,
+                             float *) noexcept nogil
         void (*relu2_mul)(float *, const float *, ptrdiff_t) noexcept nogil
         void (*silu_mul)(float *, const float *, ptrdiff_t) noexcept nogil
         void (*gelu_mul)(float *, const float *, ptrdiff_t) noexcept nogil

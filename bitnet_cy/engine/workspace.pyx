@@ -22,7 +22,7 @@ cdef extern from "csrc/forward.h" nogil:
         BN_GEMV_UNIT_ROWS
         BN_STAGE_KINDS
 
-    ptrdiff_t bn_attention_scratch(ptrdiff_t, ptrdiff_t) noexcept
+    ptrdiff_t bn_attention_scratch(const bn_network *) noexcept
     ptrdiff_t bn_n_stages(const bn_network *) noexcept
     const char *bn_stage_kind_name(int) noexcept
     void bn_work(const bn_step *, bn_stage_queue *, int) noexcept
@@ -119,8 +119,7 @@ cdef class Workspace:
             self.scratch[thread].row = <float *>self._new(k_max * 4)
             self.scratch[thread].input_row = <float *>self._new(k_max * 4)
             self.scratch[thread].row_q = <int8_t *>self._new(k_max)
-            self.scratch[thread].attention = <float *>self._new(
-                bn_attention_scratch(n.head_dim, n.n_heads // n.n_kv_heads) * 4)
+            self.scratch[thread].attention = <float *>self._new(bn_attention_scratch(n) * 4)
 
     cdef time_stages(self, bint on):
         self.stage_ns = np.zeros(BN_STAGE_KINDS, dtype=np.int64)

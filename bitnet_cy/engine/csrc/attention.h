@@ -2,15 +2,18 @@
  * a window.
  *
  * Keys are visited in chunks of BN_KEYS counted from position 0, with a running maximum and sum
- * (online softmax). A query's arithmetic depends on its own position only, not on how many queries
- * share the chunk, so prompts in one block, in blocks, or token by token agree to the last bit.
+ * (online softmax). The queries that share a kv head, of some neighbouring tokens, are the lanes
+ * of a unit. Every number is a chain of operations in the order of dimensions or of keys, whatever
+ * its neighbours: prompts in one block, in blocks, or token by token agree to the last bit.
  */
 #ifndef BN_ATTENTION_H
 #define BN_ATTENTION_H
 
+#include <float.h>
+
 #include "stages.h"
 
-enum { BN_KEYS = 32, BN_QUERY_TOKENS = 8 };
+enum { BN_KEYS = 32, BN_QUERIES = 64, BN_LANES = 32 };
 
 /* The row of the cache (head_dim values, one scale) of a position. */
 static inline ptrdiff_t bn_cache_row(const bn_step *s, const bn_span *span, ptrdiff_t layer,
@@ -87,8 +90,15 @@ static void bn_stage_rope(const bn_step *s, ptrdiff_t layer, ptrdiff_t t) {
     }
 }
 
+/* Tokens whose queries share a unit: a power of two up to BN_LANES, up to BN_QUERIES queries. */
+static ptrdiff_t bn_query_tokens(const bn_network *net) {
+    ptrdiff_t tokens = BN_LANES;
+    while (tokens > 1 && tokens * (net->n_heads / net->n_kv_heads) > BN_QUERIES) tokens /= 2;
+    return tokens;
+}
+
 static ptrdiff_t bn_span_units(const bn_step *s, const bn_span *span) {
-    return s->net->n_kv_heads * bn_ceil_div(span->tokens, BN_QUERY_TOKENS);
+    return s->net->n_kv_heads * bn_ceil_div(span->tokens, bn_query_tokens(s->net));
 }
 
 static ptrdiff_t bn_attention_units(const bn_step *s) {
@@ -97,10 +107,79 @@ static ptrdiff_t bn_attention_units(const bn_step *s) {
     return units;
 }
 
-/* Floats of scratch one thread needs: a chunk of keys and of values, and per query its scores,
- * running maximum and running sum. */
-static ptrdiff_t bn_attention_scratch(ptrdiff_t head_dim, ptrdiff_t group) {
-    return 2 * BN_KEYS * head_dim + BN_QUERY_TOKENS * group * 2 + BN_KEYS;
+/* The queries of one unit. Head h of the kv head's group and token first + t have lane
+ * h * apart + t; lanes lie in groups of BN_LANES, which no head crosses. */
+typedef struct bn_queries {
+    const bn_layer *layer;
+    const bn_span *span;
+    ptrdiff_t kv_head, group, first, tokens, apart, lanes;
+    ptrdiff_t position;              /* of the first token */
+    float *transposed;               /* [group of lanes][head_dim][BN_LANES] */
+    float *scores;                   /* [group of lanes][BN_KEYS][BN_LANES] */
+    float *keys, *values;            /* buffers of BN_KEYS rows */
+    float *maximum, *sum, *shrink;   /* [lanes] */
+} bn_queries;
+
+static ptrdiff_t bn_most_lanes(const bn_network *net) {
+    const ptrdiff_t queries = bn_query_tokens(net) * (net->n_heads / net->n_kv_heads);
+    return bn_ceil_div(queries, BN_LANES) * BN_LANES;
+}
+
+/* Floats of scratch one thread needs. */
+static ptrdiff_t bn_attention_scratch(const bn_network *net) {
+    return bn_most_lanes(net) * (net->head_dim + BN_KEYS + 3) + 2 * BN_KEYS * net->head_dim;
+}
+
+static bn_queries bn_queries_of_unit(const bn_step *s, ptrdiff_t layer, ptrdiff_t unit,
+                                     float *scratch) {
+    const bn_network *net = s->net;
+    const ptrdiff_t most = bn_query_tokens(net);
+    bn_queries q = {.layer = &net->layers[layer], .span = s->spans};
+    q.group = net->n_heads / net->n_kv_heads;
+    while (unit >= bn_span_units(s, q.span)) unit -= bn_span_units(s, q.span++);
+    q.kv_head = unit % net->n_kv_heads;
+    const ptrdiff_t before = unit / net->n_kv_heads * most, left = q.span->tokens - before;
+    q.first = q.span->first + before;
+    q.position = q.span->start + before;
+    q.tokens = left < most ? left : most;
+    for (q.apart = 1; q.apart < q.tokens;) q.apart *= 2;
+    q.lanes = bn_ceil_div(q.apart * q.group, 8) * 8;
+    const ptrdiff_t allocated = bn_most_lanes(net);
+    q.transposed = scratch;
+    q.scores = q.transposed + net->head_dim * allocated;
+    q.maximum = q.scores + BN_KEYS * allocated;
+    q.sum = q.maximum + allocated;
+    q.shrink = q.sum + allocated;
+    q.keys = q.shrink + allocated;
+    q.values = q.keys + BN_KEYS * net->head_dim;
+    return q;
+}
+
+static inline float *bn_lane_of(const bn_queries *q, float *rows, ptrdiff_t n_rows, ptrdiff_t t,
+                                ptrdiff_t h) {
+    const ptrdiff_t lane = h * q->apart + t;
+    return rows + lane / BN_LANES * n_rows * BN_LANES + lane % BN_LANES;
+}
+
+static inline float *bn_attended(const bn_step *s, const bn_queries *q, ptrdiff_t t, ptrdiff_t h) {
+    const ptrdiff_t head = q->kv_head * q->group + h;
+    return s->attended + ((q->first + t) * s->net->n_heads + head) * s->net->head_dim;
+}
+
+/* Lanes that no query fills are 0. The lowest maximum is finite: a lane whose keys are all hidden
+ * from it adds exp(-inf) = 0. */
+static void bn_begin_queries(const bn_step *s, const bn_queries *q) {
+    const bn_network *net = s->net;
+    const ptrdiff_t hd = net->head_dim, width = (net->n_heads + 2 * net->n_kv_heads) * hd;
+    const float *first = s->qkv + q->first * width + q->kv_head * q->group * hd;
+    if (q->lanes > q->tokens * q->group)
+        memset(q->transposed, 0, (size_t)(hd * bn_most_lanes(net)) * sizeof(float));
+    for (ptrdiff_t h = 0; h < q->group; h++)
+        s->kernels->transpose(first + h * hd, width, q->tokens, hd,
+                              bn_lane_of(q, q->transposed, hd, 0, h), BN_LANES);
+    for (ptrdiff_t i = 0; i < q->lanes; i++) q->maximum[i] = -FLT_MAX, q->sum[i] = 0;
+    for (ptrdiff_t t = 0; t < q->tokens; t++)
+        memset(bn_attended(s, q, t, 0), 0, (size_t)(q->group * hd) * sizeof(float));
 }
 
 /* n rows as float32; int8 ones are not multiplied by their scales yet. */
@@ -113,82 +192,117 @@ static const float *bn_load_kv(const bn_step *s, bn_kv_type type, const void *ca
     return buffer;
 }
 
-/* x[i] *= scales[i], where there are scales */
-static void bn_apply_scales(const float *scales, int first, int n, float *x) {
+/* scores[key][lane] *= scales[key], where there are scales */
+static void bn_apply_scales(const bn_queries *q, const float *scales, ptrdiff_t n) {
     if (!scales) return;
-    for (int i = 0; i < n; i++) x[i] *= scales[first + i];
+    for (ptrdiff_t l = 0; l < q->lanes; l += BN_LANES)
+        for (ptrdiff_t key = 0; key < n; key++)
+            for (ptrdiff_t i = 0; i < BN_LANES; i++)
+                q->scores[l * BN_KEYS + key * BN_LANES + i] *= scales[key];
 }
 
-/* A chunk of keys and values; the scales are NULL unless the cache is int8. */
+/* A chunk of n keys and values from position `start` on; the scales are NULL unless the cache is
+ * int8. */
 typedef struct bn_kv_chunk {
+    ptrdiff_t start, n;
     const float *keys, *values, *key_scales, *value_scales;
 } bn_kv_chunk;
 
-/* Fold the keys from `first` to before `end` of a chunk into one query's running softmax; out
- * accumulates the unnormalized sum of values. A row's scale multiplies its score or weight, not its head_dim values: less work, no rounding. */
-static void bn_attend_chunk(const bn_step *s, const float *query, const bn_kv_chunk *kv, int first,
-                            int end, float *scores, float *maximum, float *sum, float *out) {
-    const ptrdiff_t hd = s->net->head_dim;
-    const int n = end - first;
-    s->kernels->dot_rows_f32(kv->keys + first * hd, hd, n, query, hd, scores);
-    bn_apply_scales(kv->key_scales, first, n, scores);
-    float highest = *maximum;
-    for (int i = 0; i < n; i++) highest = scores[i] > highest ? scores[i] : highest;
-    float shrink = expf(*maximum - highest); /* 0 for the first chunk, whose maximum is -inf */
-    *sum = *sum * shrink + s->kernels->exp_sum(scores, n, highest);
-    if (shrink != 1.0f)
-        for (ptrdiff_t i = 0; i < hd; i++) out[i] *= shrink;
-    bn_apply_scales(kv->value_scales, first, n, scores);
-    s->kernels->add_rows_f32(kv->values + first * hd, hd, n, scores, hd, out);
-    *maximum = highest;
+/* The keys of a chunk that a token sees: from the first to before the end. */
+typedef struct bn_keys {
+    ptrdiff_t first, end;
+} bn_keys;
+
+static bn_keys bn_seen_keys(const bn_step *s, const bn_queries *q, ptrdiff_t t,
+                            const bn_kv_chunk *kv) {
+    const ptrdiff_t first = bn_first_key(q->layer, q->position + t) - kv->start;
+    const ptrdiff_t end = bn_end_of_keys(s, q->span, q->layer, q->position + t) - kv->start;
+    bn_keys seen = {first > 0 ? first : 0, end < kv->n ? end : kv->n};
+    if (seen.end < seen.first) seen.end = seen.first = 0;
+    return seen;
 }
 
-/* One unit: the query heads of one kv head, for up to BN_QUERY_TOKENS tokens of one span. */
-static void bn_stage_attention(const bn_step *s, ptrdiff_t layer, ptrdiff_t unit, int thread) {
-    const bn_network *net = s->net;
-    const bn_layer *weights = &net->layers[layer];
-    const ptrdiff_t hd = net->head_dim, group = net->n_heads / net->n_kv_heads;
-    const ptrdiff_t width = (net->n_heads + 2 * net->n_kv_heads) * hd;
-    const bn_span *span = s->spans;
-    while (unit >= bn_span_units(s, span)) unit -= bn_span_units(s, span++);
-    const ptrdiff_t kv_head = unit % net->n_kv_heads;
-    const ptrdiff_t first = span->first + unit / net->n_kv_heads * BN_QUERY_TOKENS;
-    const ptrdiff_t left = span->first + span->tokens - first;
-    const ptrdiff_t position = span->start + first - span->first; /* of the first of these tokens */
-    const ptrdiff_t tokens = left < BN_QUERY_TOKENS ? left : BN_QUERY_TOKENS;
-    float *key_buffer = s->scratch[thread].attention, *value_buffer = key_buffer + BN_KEYS * hd;
-    float *scores = value_buffer + BN_KEYS * hd, *maximum = scores + BN_KEYS;
-    float *sum = maximum + BN_QUERY_TOKENS * group;
-    for (ptrdiff_t i = 0; i < tokens * group; i++) maximum[i] = -INFINITY, sum[i] = 0;
-    for (ptrdiff_t t = first; t < first + tokens; t++)
-        memset(s->attended + (t * net->n_heads + kv_head * group) * hd, 0,
-               (size_t)(group * hd) * sizeof(float));
-    const ptrdiff_t first_key = bn_first_key(weights, position);
-    const ptrdiff_t n_keys = bn_end_of_keys(s, span, weights, position + tokens - 1);
-    for (ptrdiff_t chunk = first_key / BN_KEYS * BN_KEYS; chunk < n_keys; chunk += BN_KEYS) {
-        ptrdiff_t row = bn_cache_row(s, span, layer, kv_head, chunk);
-        ptrdiff_t loaded = n_keys - chunk < BN_KEYS ? n_keys - chunk : BN_KEYS;
-        bn_kv_chunk kv = {bn_load_kv(s, span->type, span->keys, row, loaded, key_buffer),
-                          bn_load_kv(s, span->type, span->values, row, loaded, value_buffer),
-                          span->key_scales ? span->key_scales + row : NULL,
-                          span->value_scales ? span->value_scales + row : NULL};
-        for (ptrdiff_t i = 0; i < tokens * group; i++) {
-            ptrdiff_t t = first + i / group, head = kv_head * group + i % group;
-            ptrdiff_t from = bn_first_key(weights, position + i / group) - chunk;
-            ptrdiff_t to = bn_end_of_keys(s, span, weights, position + i / group) - chunk;
-            from = from > 0 ? from : 0;
-            to = to < BN_KEYS ? to : BN_KEYS;
-            if (from >= to) continue;
-            bn_attend_chunk(s, s->qkv + t * width + head * hd, &kv, (int)from, (int)to, scores, maximum + i, sum + i,
-                            s->attended + (t * net->n_heads + head) * hd);
+static void bn_hide_keys(const bn_queries *q, ptrdiff_t t, ptrdiff_t first, ptrdiff_t end) {
+    for (ptrdiff_t key = first; key < end; key++)
+        for (ptrdiff_t h = 0; h < q->group; h++)
+            bn_lane_of(q, q->scores, BN_KEYS, t, h)[key * BN_LANES] = -INFINITY;
+}
+
+/* Fold the scores of a chunk into the running softmax, a group of lanes at a time; hidden keys
+ * score -inf. */
+static void bn_score_keys(const bn_step *s, const bn_queries *q, const bn_kv_chunk *kv) {
+    const ptrdiff_t hd = s->net->head_dim;
+    for (ptrdiff_t l = 0; l < q->lanes; l += BN_LANES) {
+        float *scores = q->scores + l * BN_KEYS;
+        memset(scores, 0, (size_t)(kv->n * BN_LANES) * sizeof(float));
+        s->kernels->multiply_add(kv->keys, hd, 1, kv->n, q->transposed + l * hd, BN_LANES, hd,
+                                 scores, BN_LANES,
+                                 q->lanes - l < BN_LANES ? q->lanes - l : BN_LANES);
+    }
+    bn_apply_scales(q, kv->key_scales, kv->n);
+    for (ptrdiff_t t = 0; t < q->tokens; t++) {
+        const bn_keys seen = bn_seen_keys(s, q, t, kv);
+        bn_hide_keys(q, t, 0, seen.first);
+        bn_hide_keys(q, t, seen.end, kv->n);
+    }
+    for (ptrdiff_t l = 0; l < q->lanes; l += BN_LANES)
+        s->kernels->softmax_step(q->scores + l * BN_KEYS, BN_LANES, kv->n,
+                                 q->lanes - l < BN_LANES ? q->lanes - l : BN_LANES,
+                                 q->maximum + l, q->sum + l, q->shrink + l);
+}
+
+/* Add the weighted values of a chunk. Those a token does not see are left out, not multiplied by
+ * 0: they could be infinite. Tokens that see all of them are neighbours and go together. */
+static void bn_add_values(const bn_step *s, const bn_queries *q, const bn_kv_chunk *kv) {
+    const ptrdiff_t hd = s->net->head_dim, stride = s->net->n_heads * hd;
+    bn_apply_scales(q, kv->value_scales, kv->n);
+    for (ptrdiff_t t = 0, together; t < q->tokens; t += together) {
+        const bn_keys seen = bn_seen_keys(s, q, t, kv);
+        const ptrdiff_t n = seen.end - seen.first;
+        for (together = 1; n == kv->n && t + together < q->tokens; together++) {
+            const bn_keys next = bn_seen_keys(s, q, t + together, kv);
+            if (next.end - next.first < n) break;
         }
+        for (ptrdiff_t h = 0; h < q->group; h++)
+            s->kernels->multiply_add(
+                bn_lane_of(q, q->scores, BN_KEYS, t, h) + seen.first * BN_LANES, 1, BN_LANES,
+                together, kv->values + seen.first * hd, hd, n, bn_attended(s, q, t, h), stride, hd);
     }
-    for (ptrdiff_t i = 0; i < tokens * group; i++) {
-        float *out = s->attended + ((first + i / group) * net->n_heads + kv_head * group +
-                                    i % group) * hd;
-        float inverse = 1.0f / sum[i];
-        for (ptrdiff_t d = 0; d < hd; d++) out[d] *= inverse;
+}
+
+/* The sums so far times factor[lane] */
+static void bn_scale_queries(const bn_step *s, const bn_queries *q, const float *factor) {
+    for (ptrdiff_t t = 0; t < q->tokens; t++)
+        for (ptrdiff_t h = 0; h < q->group; h++) {
+            const float by = factor[h * q->apart + t];
+            float *out = bn_attended(s, q, t, h);
+            if (by != 1.0f)
+                for (ptrdiff_t d = 0; d < s->net->head_dim; d++) out[d] *= by;
+        }
+}
+
+/* One unit: the query heads of one kv head, for some tokens of one span. */
+static void bn_stage_attention(const bn_step *s, ptrdiff_t layer, ptrdiff_t unit, int thread) {
+    const bn_queries q = bn_queries_of_unit(s, layer, unit, s->scratch[thread].attention);
+    const bn_span *span = q.span;
+    const ptrdiff_t first_key = bn_first_key(q.layer, q.position) / BN_KEYS * BN_KEYS;
+    const ptrdiff_t end = bn_end_of_keys(s, span, q.layer, q.position + q.tokens - 1);
+    bn_begin_queries(s, &q);
+    for (ptrdiff_t start = first_key; start < end; start += BN_KEYS) {
+        const ptrdiff_t row = bn_cache_row(s, span, layer, q.kv_head, start);
+        const ptrdiff_t n = end - start < BN_KEYS ? end - start : BN_KEYS;
+        const bn_kv_chunk kv = {start,
+                                n,
+                                bn_load_kv(s, span->type, span->keys, row, n, q.keys),
+                                bn_load_kv(s, span->type, span->values, row, n, q.values),
+                                span->key_scales ? span->key_scales + row : NULL,
+                                span->value_scales ? span->value_scales + row : NULL};
+        bn_score_keys(s, &q, &kv);
+        bn_scale_queries(s, &q, q.shrink);
+        bn_add_values(s, &q, &kv);
     }
+    for (ptrdiff_t i = 0; i < q.lanes; i++) q.shrink[i] = 1.0f / q.sum[i];
+    bn_scale_queries(s, &q, q.shrink);
 }
 
 #endif

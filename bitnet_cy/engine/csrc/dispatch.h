@@ -11,6 +11,7 @@
 #include "kernels/avx2.h"
 #include "kernels/avx2_dense.h"
 #include "kernels/avx2_float.h"
+#include "kernels/avx512_float.h"
 #include "kernels/avx512vnni.h"
 #include "kernels/avx512vnni_dense.h"
 #if !defined(__GNUC__) || defined(__clang__) || __GNUC__ >= 11
@@ -40,11 +41,11 @@ typedef struct bn_table_row {
 
 #define BN_FLOAT_OPERATIONS(ISA)                                                               \
     .float_name = #ISA, .rms_norm = bn_rms_norm_##ISA, .dot_rows_f16 = bn_dot_rows_f16_##ISA,  \
-    .dot_rows_f32 = bn_dot_rows_f32_##ISA, .add_rows_f32 = bn_add_rows_f32_##ISA,              \
+    .dot_rows_f32 = bn_dot_rows_f32_##ISA, .multiply_add = bn_multiply_add_##ISA,              \
     .f16_to_f32 = bn_f16_to_f32_##ISA, .f32_to_f16 = bn_f32_to_f16_##ISA,                      \
-    .i8_to_f32 = bn_i8_to_f32_##ISA, .exp_sum = bn_exp_sum_##ISA,                              \
-    .scale_tile = bn_scale_tile_##ISA, .relu2_mul = bn_relu2_mul_##ISA,                        \
-    .silu_mul = bn_silu_mul_##ISA, .gelu_mul = bn_gelu_mul_##ISA,                            \
+    .i8_to_f32 = bn_i8_to_f32_##ISA, .transpose = bn_transpose_##ISA,                          \
+    .softmax_step = bn_softmax_step_##ISA, .scale_tile = bn_scale_tile_##ISA,                  \
+    .relu2_mul = bn_relu2_mul_##ISA, .silu_mul = bn_silu_mul_##ISA, .gelu_mul = bn_gelu_mul_##ISA,     \
     .decode_ternary = bn_decode_ternary_##ISA
 
 static const bn_table_row bn_table[] = {
@@ -90,7 +91,8 @@ static const bn_table_row bn_table[] = {
       .dense_pack = bn_dense_pack_avx2,
       .dense_unpack = bn_dense_unpack_avx2,
       .quantize = bn_quantize_avx2,
-      BN_FLOAT_OPERATIONS(avx2)}},
+      BN_FLOAT_OPERATIONS(avx2),
+      .multiply_add = bn_multiply_add_avx512}},
 #endif
 #ifdef BN_ARM64
     {0,

@@ -72,16 +72,25 @@ typedef struct bn_kernels {
     void (*dot_rows_f32)(const float *rows, ptrdiff_t row_stride, int n_rows, const float *x,
                          ptrdiff_t n, float *out);
 
-    /* y += sum_r weight[r] * row r, rows added in order */
-    void (*add_rows_f32)(const float *rows, ptrdiff_t row_stride, int n_rows, const float *weight,
-                         ptrdiff_t n, float *y);
+    /* c[r][j] += sum over i < k of a[r * a_row + i * a_col] * b[i][j], for r < rows and j < n,
+     * added in the order of i */
+    void (*multiply_add)(const float *a, ptrdiff_t a_row, ptrdiff_t a_col, ptrdiff_t rows,
+                         const float *b, ptrdiff_t b_stride, ptrdiff_t k, float *c,
+                         ptrdiff_t c_stride, ptrdiff_t n);
+
+    /* y[j * y_stride + i] = x[i * x_stride + j] for i < rows, j < cols */
+    void (*transpose)(const float *x, ptrdiff_t x_stride, ptrdiff_t rows, ptrdiff_t cols, float *y,
+                      ptrdiff_t y_stride);
 
     void (*f16_to_f32)(const uint16_t *x, ptrdiff_t n, float *y);
     void (*f32_to_f16)(const float *x, ptrdiff_t n, uint16_t *y);
     void (*i8_to_f32)(const int8_t *x, ptrdiff_t n, float *y);
 
-    /* x[i] = exp(x[i] - shift); returns the sum */
-    float (*exp_sum)(float *x, ptrdiff_t n, float shift);
+    /* Folds n_keys rows of scores, score_stride apart, into a running softmax per lane (a multiple
+     * of 8): maximum rises to the highest score, shrink = exp(old maximum - maximum), scores become
+     * exp(score - maximum) and sum becomes sum * shrink + the scores, added in order. */
+    void (*softmax_step)(float *scores, ptrdiff_t score_stride, ptrdiff_t n_keys, ptrdiff_t lanes,
+                         float *maximum, float *sum, float *shrink);
 
     /* y[t * y_stride + r] = tile[r * tile_stride + t] * (scale / s[t]), or that added to it */
     void (*scale_tile)(const int32_t *tile, ptrdiff_t tile_stride, ptrdiff_t rows,

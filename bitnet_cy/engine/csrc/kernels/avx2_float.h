@@ -61,21 +61,53 @@ BN_AVX2 static void bn_rms_norm_avx2(const float *x, const float *weight, ptrdif
 BN_DOT_ROWS_AVX2(bn_dot_rows_f16_avx2, uint16_t, bn_load_f16x8, bn_f16_to_f32_one)
 BN_DOT_ROWS_AVX2(bn_dot_rows_f32_avx2, float, _mm256_loadu_ps, BN_SAME)
 
-BN_AVX2 static void bn_add_rows_f32_avx2(const float *rows, ptrdiff_t row_stride, int n_rows,
-                                         const float *weight, ptrdiff_t n, float *y) {
-    ptrdiff_t i = 0;
-    for (; i + 16 <= n; i += 16) {
-        __m256 y0 = _mm256_loadu_ps(y + i), y1 = _mm256_loadu_ps(y + i + 8);
-        for (int r = 0; r < n_rows; r++) {
-            __m256 w = _mm256_broadcast_ss(weight + r);
-            y0 = _mm256_fmadd_ps(w, _mm256_loadu_ps(rows + r * row_stride + i), y0);
-            y1 = _mm256_fmadd_ps(w, _mm256_loadu_ps(rows + r * row_stride + i + 8), y1);
+/* Rows by vectors of eight columns (both constant after inlining): at least eight sums at once
+ * hide the latency of one. */
+BN_AVX2 BN_INLINE void bn_multiply_tile_avx2(const float *a, ptrdiff_t a_row, ptrdiff_t a_col,
+                                             int rows, const float *b, ptrdiff_t b_stride,
+                                             ptrdiff_t k, float *c, ptrdiff_t c_stride,
+                                             int vectors) {
+    __m256 sum[4][4];
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < vectors; v++) sum[r][v] = _mm256_loadu_ps(c + r * c_stride + 8 * v);
+    for (ptrdiff_t i = 0; i < k; i++) {
+        __m256 x[4];
+        for (int v = 0; v < vectors; v++) x[v] = _mm256_loadu_ps(b + i * b_stride + 8 * v);
+        for (int r = 0; r < rows; r++) {
+            __m256 w = _mm256_broadcast_ss(a + r * a_row + i * a_col);
+            for (int v = 0; v < vectors; v++) sum[r][v] = _mm256_fmadd_ps(w, x[v], sum[r][v]);
         }
-        _mm256_storeu_ps(y + i, y0);
-        _mm256_storeu_ps(y + i + 8, y1);
     }
-    for (; i < n; i++)
-        for (int r = 0; r < n_rows; r++) y[i] = fmaf(weight[r], rows[r * row_stride + i], y[i]);
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < vectors; v++) _mm256_storeu_ps(c + r * c_stride + 8 * v, sum[r][v]);
+}
+
+BN_AVX2 static void bn_multiply_add_avx2(const float *a, ptrdiff_t a_row, ptrdiff_t a_col,
+                                         ptrdiff_t rows, const float *b, ptrdiff_t b_stride,
+                                         ptrdiff_t k, float *c, ptrdiff_t c_stride, ptrdiff_t n) {
+    ptrdiff_t r = 0;
+    for (; r + 4 <= rows; r += 4, a += 4 * a_row, c += 4 * c_stride) {
+        ptrdiff_t j = 0;
+        for (; j + 16 <= n; j += 16)
+            bn_multiply_tile_avx2(a, a_row, a_col, 4, b + j, b_stride, k, c + j, c_stride, 2);
+        for (; j + 8 <= n; j += 8)
+            bn_multiply_tile_avx2(a, a_row, a_col, 4, b + j, b_stride, k, c + j, c_stride, 1);
+        for (; j < n; j++)
+            for (int l = 0; l < 4; l++)
+                for (ptrdiff_t i = 0; i < k; i++)
+                    c[l * c_stride + j] = fmaf(a[l * a_row + i * a_col], b[i * b_stride + j],
+                                               c[l * c_stride + j]);
+    }
+    for (; r < rows; r++, a += a_row, c += c_stride) {
+        ptrdiff_t j = 0;
+        for (; j + 32 <= n; j += 32)
+            bn_multiply_tile_avx2(a, a_row, a_col, 1, b + j, b_stride, k, c + j, c_stride, 4);
+        for (; j + 8 <= n; j += 8)
+            bn_multiply_tile_avx2(a, a_row, a_col, 1, b + j, b_stride, k, c + j, c_stride, 1);
+        for (; j < n; j++)
+            for (ptrdiff_t i = 0; i < k; i++)
+                c[j] = fmaf(a[i * a_col], b[i * b_stride + j], c[j]);
+    }
 }
 
 BN_AVX2 static void bn_f16_to_f32_avx2(const uint16_t *x, ptrdiff_t n, float *y) {
@@ -123,25 +155,26 @@ BN_AVX2 BN_INLINE __m256 bn_exp_f32x8(__m256 x) {
     return _mm256_andnot_ps(dead, _mm256_mul_ps(p, _mm256_castsi256_ps(exponent)));
 }
 
-/* The last n % 8 values are handled in a padded vector so that each has the same arithmetic. */
-BN_AVX2 static float bn_exp_sum_avx2(float *x, ptrdiff_t n, float shift) {
-    const __m256 shift8 = _mm256_set1_ps(shift);
-    __m256 sum8 = _mm256_setzero_ps();
-    ptrdiff_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-        __m256 e = bn_exp_f32x8(_mm256_sub_ps(_mm256_loadu_ps(x + i), shift8));
-        _mm256_storeu_ps(x + i, e);
-        sum8 = _mm256_add_ps(sum8, e);
+/* A NaN among the scores does not become the maximum, but its exponential stays one. */
+BN_AVX2 static void bn_softmax_step_avx2(float *scores, ptrdiff_t score_stride, ptrdiff_t n_keys,
+                                         ptrdiff_t lanes, float *maximum, float *sum, float *shrink) {
+    for (ptrdiff_t l = 0; l < lanes; l += 8) {
+        const __m256 old = _mm256_loadu_ps(maximum + l);
+        __m256 highest = old;
+        for (ptrdiff_t i = 0; i < n_keys; i++)
+            highest = _mm256_max_ps(_mm256_loadu_ps(scores + i * score_stride + l), highest);
+        __m256 factor = bn_exp_f32x8(_mm256_sub_ps(old, highest));
+        __m256 total = _mm256_mul_ps(_mm256_loadu_ps(sum + l), factor);
+        for (ptrdiff_t i = 0; i < n_keys; i++) {
+            float *at = scores + i * score_stride + l;
+            __m256 e = bn_exp_f32x8(_mm256_sub_ps(_mm256_loadu_ps(at), highest));
+            _mm256_storeu_ps(at, e);
+            total = _mm256_add_ps(total, e);
+        }
+        _mm256_storeu_ps(maximum + l, highest);
+        _mm256_storeu_ps(shrink + l, factor);
+        _mm256_storeu_ps(sum + l, total);
     }
-    if (i < n) {
-        float tail[8];
-        for (int l = 0; l < 8; l++) tail[l] = l < n - i ? x[i + l] : -INFINITY;
-        __m256 e = bn_exp_f32x8(_mm256_sub_ps(_mm256_loadu_ps(tail), shift8));
-        _mm256_storeu_ps(tail, e);
-        memcpy(x + i, tail, (size_t)(n - i) * sizeof *x);
-        sum8 = _mm256_add_ps(sum8, e);
-    }
-    return bn_hsum_f32x8(sum8);
 }
 
 BN_AVX2 static void bn_relu2_mul_avx2(float *gate, const float *up, ptrdiff_t n) {
@@ -190,6 +223,23 @@ BN_AVX2 BN_INLINE void bn_transpose_f32x8(const __m256 in[8], __m256 out[8]) {
         out[i] = _mm256_permute2f128_ps(four[i], four[i + 4], 0x20);
         out[i + 4] = _mm256_permute2f128_ps(four[i], four[i + 4], 0x31);
     }
+}
+
+BN_AVX2 static void bn_transpose_avx2(const float *x, ptrdiff_t x_stride, ptrdiff_t rows,
+                                      ptrdiff_t cols, float *y, ptrdiff_t y_stride) {
+    ptrdiff_t i = 0;
+    for (; i + 8 <= rows; i += 8) {
+        ptrdiff_t j = 0;
+        for (; j + 8 <= cols; j += 8) {
+            __m256 in[8], out[8];
+            for (int l = 0; l < 8; l++) in[l] = _mm256_loadu_ps(x + (i + l) * x_stride + j);
+            bn_transpose_f32x8(in, out);
+            for (int l = 0; l < 8; l++) _mm256_storeu_ps(y + (j + l) * y_stride + i, out[l]);
+        }
+        bn_transpose_scalar(x + i * x_stride + j, x_stride, 8, cols - j, y + j * y_stride + i,
+                            y_stride);
+    }
+    bn_transpose_scalar(x + i * x_stride, x_stride, rows - i, cols, y + i, y_stride);
 }
 
 /* Eight rows of eight tokens, from token t on. */

@@ -73,21 +73,53 @@ static void bn_rms_norm_neon(const float *x, const float *weight, ptrdiff_t n, f
 BN_DOT_ROWS_NEON(bn_dot_rows_f16_neon, uint16_t, bn_load_f16x4, bn_f16_to_f32_one)
 BN_DOT_ROWS_NEON(bn_dot_rows_f32_neon, float, vld1q_f32, BN_SAME_NEON)
 
-static void bn_add_rows_f32_neon(const float *rows, ptrdiff_t row_stride, int n_rows,
-                                 const float *weight, ptrdiff_t n, float *y) {
-    ptrdiff_t i = 0;
-    for (; i + 16 <= n; i += 16) {
-        float32x4_t v[4];
-        for (int j = 0; j < 4; j++) v[j] = vld1q_f32(y + i + 4 * j);
-        for (int r = 0; r < n_rows; r++) {
-            float32x4_t w = vdupq_n_f32(weight[r]);
-            for (int j = 0; j < 4; j++)
-                v[j] = vfmaq_f32(v[j], w, vld1q_f32(rows + r * row_stride + i + 4 * j));
+/* Rows by vectors of four columns, both constant after inlining. */
+BN_INLINE void bn_multiply_tile_neon(const float *a, ptrdiff_t a_row, ptrdiff_t a_col, int rows,
+                                     const float *b, ptrdiff_t b_stride, ptrdiff_t k, float *c,
+                                     ptrdiff_t c_stride, int vectors) {
+    float32x4_t sum[4][4];
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < vectors; v++) sum[r][v] = vld1q_f32(c + r * c_stride + 4 * v);
+    for (ptrdiff_t i = 0; i < k; i++) {
+        float32x4_t x[4];
+        for (int v = 0; v < vectors; v++) x[v] = vld1q_f32(b + i * b_stride + 4 * v);
+        for (int r = 0; r < rows; r++) {
+            float32x4_t w = vdupq_n_f32(a[r * a_row + i * a_col]);
+            for (int v = 0; v < vectors; v++) sum[r][v] = vfmaq_f32(sum[r][v], w, x[v]);
         }
-        for (int j = 0; j < 4; j++) vst1q_f32(y + i + 4 * j, v[j]);
     }
-    for (; i < n; i++)
-        for (int r = 0; r < n_rows; r++) y[i] = fmaf(weight[r], rows[r * row_stride + i], y[i]);
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < vectors; v++) vst1q_f32(c + r * c_stride + 4 * v, sum[r][v]);
+}
+
+static void bn_multiply_add_neon(const float *a, ptrdiff_t a_row, ptrdiff_t a_col, ptrdiff_t rows,
+                                 const float *b, ptrdiff_t b_stride, ptrdiff_t k, float *c,
+                                 ptrdiff_t c_stride, ptrdiff_t n) {
+    const ptrdiff_t whole = n / 4 * 4;
+    ptrdiff_t r = 0;
+    for (; r + 4 <= rows; r += 4) {
+        const float *w = a + r * a_row;
+        float *y = c + r * c_stride;
+        ptrdiff_t j = 0;
+        for (; j + 16 <= n; j += 16)
+            bn_multiply_tile_neon(w, a_row, a_col, 4, b + j, b_stride, k, y + j, c_stride, 4);
+        for (; j < whole; j += 4)
+            bn_multiply_tile_neon(w, a_row, a_col, 4, b + j, b_stride, k, y + j, c_stride, 1);
+    }
+    for (; r < rows; r++) {
+        const float *w = a + r * a_row;
+        float *y = c + r * c_stride;
+        ptrdiff_t j = 0;
+        for (; j + 16 <= n; j += 16)
+            bn_multiply_tile_neon(w, a_row, a_col, 1, b + j, b_stride, k, y + j, c_stride, 4);
+        for (; j < whole; j += 4)
+            bn_multiply_tile_neon(w, a_row, a_col, 1, b + j, b_stride, k, y + j, c_stride, 1);
+    }
+    for (r = 0; r < rows; r++)
+        for (ptrdiff_t j = whole; j < n; j++)
+            for (ptrdiff_t i = 0; i < k; i++)
+                c[r * c_stride + j] = fmaf(a[r * a_row + i * a_col], b[i * b_stride + j],
+                                           c[r * c_stride + j]);
 }
 
 static void bn_f16_to_f32_neon(const uint16_t *x, ptrdiff_t n, float *y) {
@@ -134,26 +166,26 @@ BN_INLINE float32x4_t bn_exp_f32x4_neon(float32x4_t x) {
     return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(e), dead));
 }
 
-/* The last n % 8 values are handled in padded vectors so that each has the same arithmetic. */
-static float bn_exp_sum_neon(float *x, ptrdiff_t n, float shift) {
-    const float32x4_t shift4 = vdupq_n_f32(shift);
-    float32x4_t low = vdupq_n_f32(0), high = low;
-    float tail[8];
-    for (ptrdiff_t i = 0; i < n; i += 8) {
-        float *at = x + i;
-        if (n - i < 8) {
-            for (int l = 0; l < 8; l++) tail[l] = l < n - i ? x[i + l] : -INFINITY;
-            at = tail;
+/* A NaN among the scores does not become the maximum, but its exponential stays one. */
+static void bn_softmax_step_neon(float *scores, ptrdiff_t score_stride, ptrdiff_t n_keys,
+                                 ptrdiff_t lanes, float *maximum, float *sum, float *shrink) {
+    for (ptrdiff_t l = 0; l < lanes; l += 4) {
+        const float32x4_t old = vld1q_f32(maximum + l);
+        float32x4_t highest = old;
+        for (ptrdiff_t i = 0; i < n_keys; i++)
+            highest = vmaxnmq_f32(highest, vld1q_f32(scores + i * score_stride + l));
+        float32x4_t factor = bn_exp_f32x4_neon(vsubq_f32(old, highest));
+        float32x4_t total = vmulq_f32(vld1q_f32(sum + l), factor);
+        for (ptrdiff_t i = 0; i < n_keys; i++) {
+            float *at = scores + i * score_stride + l;
+            float32x4_t e = bn_exp_f32x4_neon(vsubq_f32(vld1q_f32(at), highest));
+            vst1q_f32(at, e);
+            total = vaddq_f32(total, e);
         }
-        float32x4_t a = bn_exp_f32x4_neon(vsubq_f32(vld1q_f32(at), shift4));
-        float32x4_t b = bn_exp_f32x4_neon(vsubq_f32(vld1q_f32(at + 4), shift4));
-        vst1q_f32(at, a);
-        vst1q_f32(at + 4, b);
-        low = vaddq_f32(low, a);
-        high = vaddq_f32(high, b);
+        vst1q_f32(maximum + l, highest);
+        vst1q_f32(shrink + l, factor);
+        vst1q_f32(sum + l, total);
     }
-    if (n % 8) memcpy(x + n / 8 * 8, tail, (size_t)(n % 8) * sizeof *x);
-    return bn_hsum_f32x8_neon(low, high);
 }
 
 static void bn_relu2_mul_neon(float *gate, const float *up, ptrdiff_t n) {
@@ -185,19 +217,40 @@ static void bn_silu_mul_neon(float *gate, const float *up, ptrdiff_t n) {
     }
 }
 
+/* Rows of four become columns: out[j] holds element j of every in[i]. */
+BN_INLINE void bn_transpose_f32x4(const float32x4_t in[4], float32x4_t out[4]) {
+    float32x4x2_t first = vtrnq_f32(in[0], in[1]), last = vtrnq_f32(in[2], in[3]);
+    for (int i = 0; i < 2; i++) {
+        out[i] = vcombine_f32(vget_low_f32(first.val[i]), vget_low_f32(last.val[i]));
+        out[i + 2] = vcombine_f32(vget_high_f32(first.val[i]), vget_high_f32(last.val[i]));
+    }
+}
+
+static void bn_transpose_neon(const float *x, ptrdiff_t x_stride, ptrdiff_t rows, ptrdiff_t cols,
+                              float *y, ptrdiff_t y_stride) {
+    ptrdiff_t i = 0;
+    for (; i + 4 <= rows; i += 4) {
+        ptrdiff_t j = 0;
+        for (; j + 4 <= cols; j += 4) {
+            float32x4_t in[4], out[4];
+            for (int l = 0; l < 4; l++) in[l] = vld1q_f32(x + (i + l) * x_stride + j);
+            bn_transpose_f32x4(in, out);
+            for (int l = 0; l < 4; l++) vst1q_f32(y + (j + l) * y_stride + i, out[l]);
+        }
+        bn_transpose_scalar(x + i * x_stride + j, x_stride, 4, cols - j, y + j * y_stride + i,
+                            y_stride);
+    }
+    bn_transpose_scalar(x + i * x_stride, x_stride, rows - i, cols, y + i, y_stride);
+}
+
 /* Four rows of four tokens. */
 BN_INLINE void bn_scale_block_neon(const int32_t *tile, ptrdiff_t tile_stride, const float *factor,
                                    float *y, ptrdiff_t y_stride, int add) {
-    float32x4_t row[4];
-    for (int r = 0; r < 4; r++) row[r] = vcvtq_f32_s32(vld1q_s32(tile + r * tile_stride));
-    float32x4x2_t first = vtrnq_f32(row[0], row[1]), last = vtrnq_f32(row[2], row[3]);
-    float32x4_t token[4];
-    for (int t = 0; t < 2; t++) {
-        token[t] = vcombine_f32(vget_low_f32(first.val[t]), vget_low_f32(last.val[t]));
-        token[t + 2] = vcombine_f32(vget_high_f32(first.val[t]), vget_high_f32(last.val[t]));
-    }
+    float32x4_t rows[4], tokens[4];
+    for (int r = 0; r < 4; r++) rows[r] = vcvtq_f32_s32(vld1q_s32(tile + r * tile_stride));
+    bn_transpose_f32x4(rows, tokens);
     for (int t = 0; t < 4; t++) {
-        float32x4_t value = vmulq_n_f32(token[t], factor[t]);
+        float32x4_t value = vmulq_n_f32(tokens[t], factor[t]);
         if (add) value = vaddq_f32(vld1q_f32(y + t * y_stride), value);
         vst1q_f32(y + t * y_stride, value);
     }

@@ -94,10 +94,19 @@ static void bn_dot_rows_f32_scalar(const float *rows, ptrdiff_t row_stride, int 
     }
 }
 
-static void bn_add_rows_f32_scalar(const float *rows, ptrdiff_t row_stride, int n_rows,
-                                   const float *weight, ptrdiff_t n, float *y) {
-    for (int r = 0; r < n_rows; r++)
-        for (ptrdiff_t i = 0; i < n; i++) y[i] += weight[r] * rows[r * row_stride + i];
+static void bn_multiply_add_scalar(const float *a, ptrdiff_t a_row, ptrdiff_t a_col,
+                                   ptrdiff_t rows, const float *b, ptrdiff_t b_stride, ptrdiff_t k,
+                                   float *c, ptrdiff_t c_stride, ptrdiff_t n) {
+    for (ptrdiff_t r = 0; r < rows; r++)
+        for (ptrdiff_t i = 0; i < k; i++)
+            for (ptrdiff_t j = 0; j < n; j++)
+                c[r * c_stride + j] += a[r * a_row + i * a_col] * b[i * b_stride + j];
+}
+
+static void bn_transpose_scalar(const float *x, ptrdiff_t x_stride, ptrdiff_t rows, ptrdiff_t cols,
+                                float *y, ptrdiff_t y_stride) {
+    for (ptrdiff_t j = 0; j < cols; j++)
+        for (ptrdiff_t i = 0; i < rows; i++) y[j * y_stride + i] = x[i * x_stride + j];
 }
 
 static void bn_f16_to_f32_scalar(const uint16_t *x, ptrdiff_t n, float *y) {
@@ -112,10 +121,18 @@ static void bn_i8_to_f32_scalar(const int8_t *x, ptrdiff_t n, float *y) {
     for (ptrdiff_t i = 0; i < n; i++) y[i] = x[i];
 }
 
-static float bn_exp_sum_scalar(float *x, ptrdiff_t n, float shift) {
-    float sum = 0;
-    for (ptrdiff_t i = 0; i < n; i++) sum += x[i] = expf(x[i] - shift);
-    return sum;
+static void bn_softmax_step_scalar(float *scores, ptrdiff_t score_stride, ptrdiff_t n_keys,
+                                   ptrdiff_t lanes, float *maximum, float *sum, float *shrink) {
+    for (ptrdiff_t l = 0; l < lanes; l++) {
+        float highest = maximum[l];
+        for (ptrdiff_t i = 0; i < n_keys; i++)
+            highest = scores[i * score_stride + l] > highest ? scores[i * score_stride + l] : highest;
+        shrink[l] = expf(maximum[l] - highest);
+        maximum[l] = highest;
+        sum[l] *= shrink[l];
+        for (ptrdiff_t i = 0; i < n_keys; i++)
+            sum[l] += scores[i * score_stride + l] = expf(scores[i * score_stride + l] - highest);
+    }
 }
 
 static void bn_relu2_mul_scalar(float *gate, const float *up, ptrdiff_t n) {
