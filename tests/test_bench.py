@@ -126,6 +126,13 @@ def test_a_section_that_fails_keeps_its_figures_and_says_why(tmp_path: Path) -> 
     assert json.loads(path.read_text(encoding="utf-8")) == found
 
 
+def test_an_error_of_the_system_is_recorded_without_its_path(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    with pytest.raises(FileNotFoundError), record.Section(path, "a", quick=True):
+        (tmp_path / "absent").read_bytes()
+    assert str(tmp_path) not in path.read_text(encoding="utf-8")
+
+
 def test_a_run_goes_on_after_a_section_that_failed(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -168,9 +168,8 @@ def _section(options: argparse.Namespace) -> int:
         gaussian=options.gaussian,
         text=options.text,
     )
-    module = importlib.import_module(f"measures.{options.name}")
     with record.Section(out, options.name, quick=options.quick) as section:
-        module.measure(plan, section)
+        importlib.import_module(f"measures.{options.name}").measure(plan, section)
     return 0
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
+from subprocess import SubprocessError
 from types import TracebackType
 from typing import Any
 
@@ -51,7 +52,7 @@ class Section:
         trace: TracebackType | None,
     ) -> None:
         if error is not None:
-            self.note(error=f"{type(error).__name__}: {error}")
+            self.note(error=_told(error))
         self._save()
 
     def _save(self) -> None:
@@ -60,6 +61,12 @@ class Section:
         about = self._about | {"seconds": round(self._saved - self._start, 1)}
         sections = read(self._path) if self._path.exists() else {}
         write(self._path, sections | {self._name: {"about": about, "figures": figures}})
+
+
+def _told(error: BaseException) -> str:
+    """An error for the record, without the paths of this machine that system errors hold."""
+    name = type(error).__name__
+    return name if isinstance(error, (OSError, SubprocessError)) else f"{name}: {error}"
 
 
 def _with_statistics(figure: Mapping[str, Any]) -> dict[str, Any]:
