@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import pickle
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -202,6 +203,19 @@ def test_incomplete_and_pickled_folders_are_refused(tmp_path: Path) -> None:
     (path / "tokenizer.json").unlink()
     refused(path, "no vocabulary")
     refused(tmp_path / "c" / "nothing", "no such file or folder")
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.pth", "model.ckpt"])
+def test_pickled_files_are_not_even_opened(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(pickle.dumps(Path.cwd()))
+    path.chmod(0)
+    refused(path, "is pickled, which can run any program", UnsupportedError)
+
+
+def test_a_file_of_a_checkpoint_is_refused_for_its_folder(tmp_path: Path) -> None:
+    path = tiny().write(tmp_path / "hf") / "model.safetensors"
+    refused(path, "give its folder", OptionError)
 
 
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:

@@ -15,7 +15,14 @@ from bitnet_cy.convert.report import Report
 from bitnet_cy.convert.verify import file_size, verify
 from bitnet_cy.convert.weights import TernaryWeight, located
 from bitnet_cy.convert.workers import Workers, workers
-from bitnet_cy.errors import BitNetError, FormatError, OptionError, ResourceError
+from bitnet_cy.errors import (
+    BitNetError,
+    FormatError,
+    OptionError,
+    ResourceError,
+    UnsupportedError,
+)
+from bitnet_cy.formats import checkpoint
 from bitnet_cy.threads import choose
 
 FOLDER = "hf"
@@ -129,6 +136,13 @@ def _open(
         return checkpoint_source.read(
             source, from_masters=from_masters, pre=pre, with_vocabulary=with_vocabulary
         )
+    if source.suffix in checkpoint.PICKLED:
+        raise UnsupportedError(
+            f"{source} is pickled, which can run any program when loaded; bitnet_cy reads folders "
+            "with safetensors: convert it with the transformers package"
+        )
+    if source.suffix == ".safetensors":
+        raise OptionError(f"{source} is one file of a checkpoint; give its folder")
     return gguf_source.read(
         source, arrangement=arrangement, kernels=kernels, from_masters=from_masters, pre=pre
     )

@@ -14,7 +14,7 @@ from bitnet_cy.formats.json_file import read_object
 from bitnet_cy.formats.safetensors import SafetensorsFile, TensorInfo
 
 INDEX = "model.safetensors.index.json"
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 
 
 class Checkpoint:
@@ -88,7 +88,7 @@ def _weight_files(path: Path) -> list[Path]:
         return [path / "model.safetensors"]
     if found:
         raise FormatError(f"{path} has {len(found)} safetensors files and no {INDEX}; download it")
-    if any(any(path.glob(pattern)) for pattern in _PICKLES):
+    if any(file.suffix in PICKLED for file in path.iterdir()):
         raise UnsupportedError(
             f"{path} holds pickled weights, which can run any program when loaded; bitnet_cy reads "
             "safetensors: convert them with the transformers package"
