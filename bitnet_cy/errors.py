@@ -23,5 +23,9 @@ class ContextError(BitNetError):
     """More tokens than the context holds."""
 
 
+class DownloadError(BitNetError):
+    """A model could not be had: no network, no such repository or file, or no permission."""
+
+
 class ResourceError(BitNetError):
     """Not enough memory or disk space."""

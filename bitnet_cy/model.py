@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_cy import architectures, chat, checks, engine, memory
+from bitnet_cy import architectures, chat, checks, engine, hub, memory
 from bitnet_cy.batch import Batch
 from bitnet_cy.errors import FormatError, OptionError
 from bitnet_cy.formats import gguf
@@ -31,6 +31,7 @@ def embedded_model() -> Path:
 def load(
     path: str | os.PathLike[str] | None = None,
     *,
+    revision: str | None = None,
     threads: int | None = None,
     context_length: int | None = None,
     kv_dtype: str = "float16",
@@ -40,7 +41,10 @@ def load(
     """Open a ternary model for generating text.
 
     Arguments
-        path: a GGUF file; None opens the small model in the package.
+        path: a GGUF file; None opens the small model in the package. What is no file here and has
+            the form "org/name", "org/name@revision" or "org/name:file.gguf" is a repository of the
+            Hugging Face Hub, and is downloaded unless it is in the cache (bitnet_cy.hub.pull).
+        revision: of the repository: a branch, a tag or a commit.
         threads: threads to compute with; None takes OMP_NUM_THREADS, else the physical cores
             within the affinity mask and the cgroup's quota. The text is the same for any number.
         context_length: the most tokens of prompt and text together. None takes the model's own
@@ -53,11 +57,12 @@ def load(
 
     The weights stay in the file, which is mapped; the tokenizer is read when it is first used.
     Raises FormatError (a file that is damaged, or none), UnsupportedError (a model that is not
-    ternary or of an unknown kind), OptionError, and ResourceError (too large for the memory).
+    ternary or of an unknown kind), OptionError, ResourceError (too large for the memory), and
+    DownloadError (a repository that cannot be had).
     """
     choice = choose(threads, openmp=bool(engine.info()["openmp"]))
     checks.member("kv_dtype", kv_dtype, tuple(engine.KV_DTYPES))
-    file = _open(embedded_model() if path is None else path)
+    file = _open(path, revision)
     config = architectures.describe(file, activation=activation)
     return Model(file, config, choice, context_length, kv_dtype, pre)
 
@@ -284,10 +289,14 @@ class Model:
         return checked
 
 
-def _open(path: Any) -> gguf.GGUFFile:
+def _open(path: Any, revision: Any) -> gguf.GGUFFile:
+    if revision is not None and not isinstance(revision, str):
+        raise OptionError(f"revision is {revision!r}; give a branch, a tag or a commit")
+    if path is None and revision is None:
+        return gguf.read(embedded_model())
     if not isinstance(path, (str, os.PathLike)):
-        raise OptionError(f"path is {path!r}; give the path of a GGUF file")
-    return gguf.read(path)
+        raise OptionError(f"path is {path!r}; give a GGUF file or the name of a repository")
+    return gguf.read(hub.locate(path, revision))
 
 
 def _settings(config: GenerationConfig | None, options: dict[str, Any]) -> GenerationConfig:

@@ -10,7 +10,7 @@ from typing import Any
 
 from bitnet_cy import cgroup, cores, engine, memory, threads
 
-DEPENDENCIES = ("numpy", "tokenizers", "sentencepiece", "jinja2", "tqdm")
+DEPENDENCIES = ("numpy", "tokenizers", "sentencepiece", "jinja2", "tqdm", "huggingface_hub")
 
 
 def info() -> dict[str, Any]:

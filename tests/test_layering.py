@@ -34,6 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "batch": {"generation"},
     "sessions": {"errors", "generation"},
     "convert": {"errors", "chat", "checks", "formats", "threads", "tokenizer"},
+    "hub": {"errors", "formats"},
     "architectures": {"errors", "engine", "formats"},
     "report": SMALL_PARTS | {"engine", "memory", "threads"},
     "model": SMALL_PARTS
@@ -44,6 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "engine",
         "formats",
         "generation",
+        "hub",
         "memory",
         "sampling",
         "sessions",
@@ -68,7 +70,15 @@ BUILDS_ON = {
     "neondot": "neon",
     "neoni8mm": "neondot",
 }
-SLOW_TO_IMPORT = ("jinja2", "sentencepiece", "tokenizers", "torch", "tqdm", "transformers")
+SLOW_TO_IMPORT = (
+    "huggingface_hub",
+    "jinja2",
+    "sentencepiece",
+    "tokenizers",
+    "torch",
+    "tqdm",
+    "transformers",
+)
 
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py*") if path.suffix in {".py", ".pyi"})
 CYTHON = sorted([*PACKAGE.rglob("*.pyx"), *PACKAGE.rglob("*.pxd")])

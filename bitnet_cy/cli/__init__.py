@@ -16,11 +16,13 @@ from bitnet_cy.cli import (
     inspect,
     output,
     perplexity,
+    pull,
     tokenize,
 )
+from bitnet_cy.cli import list as list_verb
 from bitnet_cy.errors import BitNetError, OptionError
 
-VERBS = (generate, chat, tokenize, perplexity, bench, inspect, convert, info)
+VERBS = (generate, chat, pull, list_verb, tokenize, perplexity, bench, inspect, convert, info)
 
 
 class Parser(argparse.ArgumentParser):

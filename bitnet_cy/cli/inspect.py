@@ -18,19 +18,20 @@ SHOWN = 5
 
 def add_parser(verbs: options.Verbs) -> None:
     parser = verbs.add_parser("inspect", help="show what a file holds", description=__doc__)
-    parser.add_argument("file", nargs="?", metavar="FILE", help="a GGUF file")
+    parser.add_argument("file", nargs="?", metavar="FILE", help="a GGUF file, or ORG/NAME")
     options.add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     from bitnet_cy.formats import gguf
+    from bitnet_cy.hub import locate
 
     if arguments.file is None:
         from bitnet_cy.model import embedded_model
 
         arguments.file = embedded_model()
-    with gguf.read(arguments.file) as file:
+    with gguf.read(locate(arguments.file)) as file:
         if arguments.json:
             output.write_json(as_json(file))
         else:

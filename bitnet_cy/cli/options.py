@@ -26,7 +26,13 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Which model, and how to run it."""
     group = parser.add_argument_group("model")
-    group.add_argument("-m", "--model", metavar="FILE", help="a GGUF file")
+    group.add_argument(
+        "-m",
+        "--model",
+        metavar="FILE",
+        help="a GGUF file, or ORG/NAME[@REVISION][:FILE] of the Hugging Face Hub",
+    )
+    group.add_argument("--revision", metavar="REV", help="branch, tag or commit of ORG/NAME")
     group.add_argument("-t", "--threads", type=int, metavar="N", help="default: see info")
     group.add_argument(
         "-c",
@@ -132,6 +138,7 @@ def load_model(arguments: argparse.Namespace) -> Model:
 
     return load(
         arguments.model,
+        revision=arguments.revision,
         threads=arguments.threads,
         context_length=arguments.context_length,
         kv_dtype=arguments.kv_dtype,

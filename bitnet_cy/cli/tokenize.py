@@ -28,13 +28,14 @@ def add_parser(verbs: options.Verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from bitnet_cy import tokenizer
+    from bitnet_cy.hub import locate
 
     text = options.text(arguments, "text")
     if arguments.model is None:
         from bitnet_cy.model import embedded_model
 
         arguments.model = embedded_model()
-    vocabulary = tokenizer.load(arguments.model, arguments.pre)
+    vocabulary = tokenizer.load(locate(arguments.model), arguments.pre)
     ids = vocabulary.encode(
         text,
         add_special_tokens=not arguments.no_special,
