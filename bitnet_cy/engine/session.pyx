@@ -1,6 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
 """Session: the key-value cache of one sequence; steps of one session, or of several together."""
 
+import threading
+
 import numpy as np
 
 from bitnet_cy.engine.native cimport *
@@ -25,7 +27,7 @@ cdef class Session:
     cdef uint8_t[::1] values
     cdef float[::1] scales
     cdef bn_kv_type kv_type
-    cdef bint busy
+    cdef object busy
     cdef Workspace workspace
     cdef readonly Network network
     cdef readonly Py_ssize_t position
@@ -41,6 +43,7 @@ cdef class Session:
         if kv_dtype not in KV_DTYPES:
             raise OptionError(f"kv_dtype is {kv_dtype!r}; choose from {', '.join(KV_DTYPES)}")
         self.network, self.context_length = network, context_length
+        self.busy = threading.Lock()
         self.kv_type = {"float32": BN_KV_F32, "float16": BN_KV_F16, "int8": BN_KV_I8}[kv_dtype]
         rows = row_count(network.shape, context_length)
         nbytes = rows * network.shape.head_dim * KV_DTYPES[kv_dtype]
@@ -74,8 +77,10 @@ cdef class Session:
     def time_stages(self, on=True):
         """Measure from now on where the time of a step goes, or stop doing so."""
         self._begin()
-        self.workspace.time_stages(on)
-        self.busy = False
+        try:
+            self.workspace.time_stages(on)
+        finally:
+            self.busy.release()
 
     @property
     def stage_seconds(self):
@@ -88,9 +93,13 @@ cdef class Session:
 
     def truncate(self, position):
         """Forget every token from this position on."""
-        if not 0 <= position <= self.position:
-            raise OptionError(f"position is {position}; 0 to {self.position} are in the cache")
-        self.position = position
+        self._begin()
+        try:
+            if not 0 <= position <= self.position:
+                raise OptionError(f"position is {position}; 0 to {self.position} are in the cache")
+            self.position = position
+        finally:
+            self.busy.release()
 
     def forward(self, ids, logits="last", threads=None):
         """Append token ids and run them through the network.
@@ -99,24 +108,23 @@ cdef class Session:
         "none" -> None. threads: fewer than the session has. Raises ContextError where the ids do
         not fit, OptionError for an id outside the vocabulary.
         """
-        ids = self._checked_ids(ids)
         if logits not in ("last", "all", "none"):
             raise OptionError(f"logits is {logits!r}; choose last, all or none")
-        count = {"last": min(1, len(ids)), "all": len(ids), "none": 0}[logits]
-        out = np.empty((count, self.network.shape.vocab_size), dtype=np.float32)
         self._begin()
         try:
+            ids = self._checked_ids(ids)
+            count = {"last": min(1, len(ids)), "all": len(ids), "none": 0}[logits]
+            out = np.empty((count, self.network.shape.vocab_size), dtype=np.float32)
             self._run_blocks(ids, out, min(threads or self.threads, self.threads))
         finally:
-            self.busy = False
+            self.busy.release()
         if logits == "last":
             return out[0] if count else None
         return out if logits == "all" else None
 
     cdef _begin(self):
-        if self.busy:
+        if not self.busy.acquire(blocking=False):
             raise BitNetError("this session is in use by another thread; give each thread its own")
-        self.busy = True
 
     cdef _checked_ids(self, ids):
         array = np.asarray(ids)
@@ -181,18 +189,20 @@ def forward_together(sessions, ids, threads=None):
         session = sessions[i]
         if session.network is not leader.network:
             raise OptionError("sessions of different networks cannot run in one step")
-        session._checked_ids(ids[i : i + 1])
     out = np.empty((count, leader.network.shape.vocab_size), dtype=np.float32)
     begun = []
     try:
         for session in sessions:
             session._begin()
             begun.append(session)
+        for i in range(count):
+            session = sessions[i]
+            session._checked_ids(ids[i : i + 1])
         _run_together(leader, sessions, np.asarray(ids, dtype=np.int32), out,
                       min(threads or work.threads, work.threads))
     finally:
         for session in begun:
-            session.busy = False
+            session.busy.release()
     return out
 
 
