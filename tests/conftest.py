@@ -23,6 +23,12 @@ if not _holds_compiled_engine(ROOT):
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
 
 
+def pytest_report_header() -> str:
+    import bitnet_cy
+
+    return f"bitnet_cy: {Path(bitnet_cy.__file__).parent}"
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Run in an empty folder, so that `python -m bitnet_cy` in a test finds the installed one."""

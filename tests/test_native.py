@@ -47,11 +47,12 @@ def check(*command: str | Path, env: dict[str, str] | None = None) -> list[str]:
     return [line.split(":")[0] for line in run.stdout.splitlines()]
 
 
-def test_kernels_of_this_cpu_agree_in_c(tmp_path: Path) -> None:
-    compiler = needs("cc", "gcc")
+@pytest.mark.parametrize("name", ["cc", "clang"])
+def test_kernels_of_this_cpu_agree_in_c(name: str, tmp_path: Path) -> None:
+    compiler = needs(name, {"cc": "gcc"}.get(name, name))
     target = subprocess.run([compiler, "-dumpmachine"], capture_output=True, text=True).stdout
     if not target.startswith(platform.machine()):
-        pytest.skip(f"this CPU lacks a compiler of its own: cc builds for {target.strip()}")
+        pytest.skip(f"this CPU lacks a compiler of its own: {name} builds for {target.strip()}")
     program = compile_kernels(compiler, tmp_path)
     assert check(program, *kernels.available()) == kernels.available()
 
