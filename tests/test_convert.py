@@ -262,7 +262,8 @@ def test_metadata_describe_the_model(tmp_path: Path) -> None:
 
 def test_types_of_llama_cpp_get_the_architecture_it_knows(tmp_path: Path) -> None:
     convert(tiny().write(tmp_path / "hf"), tmp_path / "a.gguf")
-    convert(tmp_path / "a.gguf", tmp_path / "b.gguf", type="tq2_0")
+    report = convert(tmp_path / "a.gguf", tmp_path / "b.gguf", type="tq2_0")
+    assert any("llama.cpp runs every bitnet model with SiLU" in note for note in report.notes)
     with gguf.read(tmp_path / "b.gguf") as file:
         assert file.metadata["general.architecture"] == "bitnet"
         assert file.metadata["bitnet.hidden_activation"] == "relu2"

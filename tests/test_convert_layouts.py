@@ -71,6 +71,53 @@ def test_a_layout_converts_to_the_same_file(
     assert i2_s.read_bytes() == (tmp_path / "c.gguf").read_bytes()
 
 
+def test_matrices_that_llama_cpp_stored_as_q4_0_get_their_trits_back(
+    i2_s: Path, tmp_path: Path
+) -> None:
+    """The opposite of a block's largest weight comes out as 7/8 of it, which is no trit."""
+    sources = []
+    with gguf.read(i2_s) as file:
+        for name, info in file.tensors.items():
+            raw, kind = file.raw(name), info.type_name
+            if "ffn_down" in name:
+                kind, dense = "Q4_0", ternary.decode(kind, raw, *info.shape).dense()
+                dense[0, :32] = 0
+                raw = floats.encode(kind, dense)
+                assert len(np.unique(np.abs(floats.decode(kind, raw, info.shape)))) == 3
+            sources.append(gguf.TensorSource(name, info.shape, kind, raw))
+        keys = {key: file.metadata.typed(key) for key in file.metadata}
+        gguf.write(tmp_path / "b.gguf", keys, sources)
+        report = convert(tmp_path / "b.gguf", tmp_path / "c.gguf")
+        assert next(row for row in report.rows if row.part == "ffn_down").source == "Q4_0"
+        with gguf.read(tmp_path / "c.gguf") as written:
+            for name, info in file.tensors.items():
+                if "ffn_down" in name:
+                    a, b = (
+                        ternary.decode("I2_S", each.raw(name), *info.shape)
+                        for each in (file, written)
+                    )
+                    a.trits[0, :32] = 0
+                    assert np.array_equal(a.trits, b.trits)
+                    assert a.scale == b.scale
+                else:
+                    assert np.array_equal(file.raw(name), written.raw(name))
+
+
+def test_a_dense_q4_0_matrix_is_refused(i2_s: Path, tmp_path: Path) -> None:
+    dense = np.random.default_rng(0).standard_normal((256, 256), np.float32)
+    with gguf.read(i2_s) as file:
+        sources = [
+            gguf.TensorSource(name, info.shape, "Q4_0", floats.encode("Q4_0", dense))
+            if "0.ffn_down" in name
+            else gguf.TensorSource(name, info.shape, info.type_name, file.raw(name))
+            for name, info in file.tensors.items()
+        ]
+        keys = {key: file.metadata.typed(key) for key in file.metadata}
+        gguf.write(tmp_path / "b.gguf", keys, sources)
+    with pytest.raises(UnsupportedError, match=r"ffn_down.*is not ternary: \d\d\.\d\d% of its"):
+        convert(tmp_path / "b.gguf", tmp_path / "c.gguf")
+
+
 @pytest.mark.parametrize("type_name", ["IQ1_BN", "IQ2_BN", "IQ2_BN_R4"])
 def test_scales_in_tensors_of_their_own_are_multiplied_in(
     type_name: str, i2_s: Path, tmp_path: Path

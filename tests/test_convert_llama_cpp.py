@@ -106,6 +106,21 @@ def test_llama_cpp_runs_a_dequantized_export(architecture: str, tmp_path: Path) 
     assert agreement.cosine >= LEAST_COSINE_OF_DENSE, agreement
 
 
+def test_llama_cpp_runs_a_relu2_model_as_the_report_warns(tmp_path: Path) -> None:
+    source, out = silenced(tiny(half_scales=True), tmp_path / "hf"), tmp_path / "out.gguf"
+    report = convert(source, out, type="tq2_0")
+    assert any("with SiLU; this one was trained with relu2" in note for note in report.notes)
+    prompt = prompts(out)[0]
+    ((tokens, rows),) = oracle_llama_cpp.generate(out, [prompt], 8, 896)
+    cosines = []
+    for activation in ("silu", "relu2"):
+        ours = bitnet_cy.load(out, threads=1, kv_dtype="float32", activation=activation)
+        z = np.asarray(ours.logits([*prompt, *tokens])[len(prompt) - 1 : -1], np.float64)
+        found = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+        cosines.append(oracle_compare.compare([found], [rows]).cosine)
+    assert cosines[0] >= oracle_compare.LEAST_COSINE > cosines[1]
+
+
 @pytest.mark.parametrize("rule", ["llama-bpe", "gpt-2", "default"])
 def test_llama_cpp_cuts_text_as_the_checkpoint_does(rule: str, tmp_path: Path) -> None:
     source = tiny("llama").write(tmp_path / "hf")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bitnet_cy.convert import vocabulary
+from bitnet_cy.convert import q4_0, vocabulary
 from bitnet_cy.convert.checkpoint_source import from_floats
 from bitnet_cy.convert.model import Model
 from bitnet_cy.convert.shape import from_metadata
@@ -151,6 +151,10 @@ class _Tensors:
 
     def _from_floats(self, info: TensorInfo, factor: np.float32) -> Ternary:
         rows, cols = info.shape
-        weights = matrix(lambda: self._file.raw(info.name), info.type_name, (rows, cols))
-        found = from_floats(weights, self._from_masters)
+        found = None
+        if info.type_name == "Q4_0":
+            found = q4_0.read(self._file.raw(info.name), rows, cols)
+        if found is None:
+            weights = matrix(lambda: self._file.raw(info.name), info.type_name, (rows, cols))
+            found = from_floats(weights, self._from_masters)
         return Ternary(found.trits, found.scale * factor)

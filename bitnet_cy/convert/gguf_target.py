@@ -79,6 +79,16 @@ def metadata(model: Model, type_name: str) -> dict[str, Any]:
     return keys | to_metadata(model.shape, architecture) | model.keys
 
 
+def note(model: Model, type_name: str) -> str | None:
+    """What other programs make of the file, where it is not what the model computes."""
+    if type_name == "I2_S" or model.shape.family != "bitnet" or model.shape.activation == "silu":
+        return None
+    return (
+        f"llama.cpp runs every bitnet model with SiLU; this one was trained with "
+        f"{model.shape.activation}, so there its text is wrong, while bitnet_cy runs it rightly"
+    )
+
+
 def _kind(weight: Weight, type_name: str, embedding: str | None) -> str:
     """The type to store a weight in; UnsupportedError if it cannot hold the rows."""
     if isinstance(weight, TernaryWeight):
