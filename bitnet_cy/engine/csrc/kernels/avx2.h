@@ -22,6 +22,7 @@
 #endif
 
 enum { BN_AVX2_WIDEN_BLOCKS = 15, BN_AVX2_WIDEN_STEPS = 60, BN_AVX2_LANES = 8 };
+enum { BN_AVX2_PREFETCH = 512 }; /* bytes of a panel: it comes from the second cache */
 
 BN_AVX2 BN_INLINE int32_t bn_hsum_i32x8(__m256i v) {
     __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
@@ -108,42 +109,63 @@ BN_AVX2 BN_INLINE __m256i bn_broadcast4_avx2(const uint8_t *four) {
     return _mm256_set1_epi32(word);
 }
 
-/* A tile of n_rows rows (up to 4) by n_panels (up to 2) groups of 8 tokens, over all of K. */
+/* Left alone, gcc adds the products of several steps to each other first, runs out of registers and
+ * loses a third of the speed: this keeps every sum in its register. */
+#if defined(__GNUC__)
+#define BN_KEEP_AVX2(sum) __asm__("" : "+x"(sum))
+#else
+#define BN_KEEP_AVX2(sum)
+#endif
+
+/* Four steps of a tile of n_rows rows by n_panels groups of 8 tokens, added to its int16 sums. */
+BN_AVX2 BN_INLINE void bn_gemm_steps_avx2(const uint8_t *decoded, ptrdiff_t k, int n_rows,
+                                          const int8_t *panels, int n_panels, __m256i part[4][2]) {
+    const ptrdiff_t panel_bytes = k * BN_AVX2_LANES;
+    for (int p = 0; p < n_panels; p++)
+        for (int half = 0; half < 2; half++)
+            _mm_prefetch((const char *)(panels + p * panel_bytes + BN_AVX2_PREFETCH + 64 * half),
+                         _MM_HINT_T0);
+    BN_UNROLL(4)
+    for (int i = 0; i < 4; i++) {
+        __m256i x[2];
+        for (int p = 0; p < n_panels; p++)
+            x[p] = _mm256_loadu_si256((const __m256i *)(panels + p * panel_bytes + 32 * i));
+        for (int r = 0; r < n_rows; r++) {
+            __m256i w = bn_broadcast4_avx2(decoded + r * k + 4 * i);
+            for (int p = 0; p < n_panels; p++) {
+                part[r][p] = _mm256_add_epi16(part[r][p], _mm256_maddubs_epi16(w, x[p]));
+                BN_KEEP_AVX2(part[r][p]);
+            }
+        }
+    }
+}
+
+/* A tile of n_rows rows (up to 4) by n_panels (up to 2) groups of 8 tokens, over all of K. Its
+ * int32 sums are in memory: registers are for the int16 ones. */
 BN_AVX2 BN_INLINE void bn_gemm_tile_avx2(const uint8_t *decoded, ptrdiff_t k, int n_rows,
-                                             const int8_t *panels, int n_panels,
-                                             const int32_t *q_sums, int32_t *out,
-                                             ptrdiff_t out_stride) {
-    const __m256i ones = _mm256_set1_epi16(1);
-    const ptrdiff_t steps = k / 4, panel_bytes = k * BN_AVX2_LANES;
-    __m256i sum[4][2];
+                                         const int8_t *panels, int n_panels, const int32_t *q_sums,
+                                         int32_t *out, ptrdiff_t out_stride) {
+    const ptrdiff_t steps = k / 4;
     for (int r = 0; r < n_rows; r++)
         for (int p = 0; p < n_panels; p++) {
             __m256i bias = _mm256_loadu_si256((const __m256i *)(q_sums + p * BN_AVX2_LANES));
-            sum[r][p] = _mm256_sub_epi32(_mm256_setzero_si256(), bias);
+            _mm256_storeu_si256((__m256i *)(out + r * out_stride + p * BN_AVX2_LANES),
+                                _mm256_sub_epi32(_mm256_setzero_si256(), bias));
         }
     for (ptrdiff_t start = 0; start < steps; start += BN_AVX2_WIDEN_STEPS) {
         ptrdiff_t end = start + BN_AVX2_WIDEN_STEPS < steps ? start + BN_AVX2_WIDEN_STEPS : steps;
         __m256i part[4][2];
         for (int r = 0; r < n_rows; r++)
             for (int p = 0; p < n_panels; p++) part[r][p] = _mm256_setzero_si256();
-        BN_UNROLL(4)
-        for (ptrdiff_t i = start; i < end; i++) {
-            __m256i x[2];
-            for (int p = 0; p < n_panels; p++)
-                x[p] = _mm256_loadu_si256((const __m256i *)(panels + p * panel_bytes + 32 * i));
-            for (int r = 0; r < n_rows; r++) {
-                __m256i w = bn_broadcast4_avx2(decoded + r * k + 4 * i);
-                for (int p = 0; p < n_panels; p++)
-                    part[r][p] = _mm256_add_epi16(part[r][p], _mm256_maddubs_epi16(w, x[p]));
-            }
-        }
+        for (ptrdiff_t i = start; i < end; i += 4)
+            bn_gemm_steps_avx2(decoded + 4 * i, k, n_rows, panels + 32 * i, n_panels, part);
         for (int r = 0; r < n_rows; r++)
-            for (int p = 0; p < n_panels; p++)
-                sum[r][p] = _mm256_add_epi32(sum[r][p], _mm256_madd_epi16(part[r][p], ones));
+            for (int p = 0; p < n_panels; p++) {
+                __m256i *sum = (__m256i *)(out + r * out_stride + p * BN_AVX2_LANES);
+                __m256i wide = _mm256_madd_epi16(part[r][p], _mm256_set1_epi16(1));
+                _mm256_storeu_si256(sum, _mm256_add_epi32(_mm256_loadu_si256(sum), wide));
+            }
     }
-    for (int r = 0; r < n_rows; r++)
-        for (int p = 0; p < n_panels; p++)
-            _mm256_storeu_si256((__m256i *)(out + r * out_stride + p * BN_AVX2_LANES), sum[r][p]);
 }
 
 BN_AVX2 static void bn_ternary_gemm_avx2(const uint8_t *codes, ptrdiff_t blocks, int rows,
