@@ -222,7 +222,7 @@ def test_a_forked_child_generates_and_does_not_hang() -> None:
         report = pipe.read()
     os.waitpid(child, 0)
     assert report[:-1] == expected.tobytes()
-    assert report[-1] == 1
+    assert report[-1] == kernels.has_openmp()  # a warning where there were more threads to use
 
 
 def test_ids_are_checked() -> None:

@@ -206,6 +206,28 @@ def test_two_threads_generate_from_one_model_at_once(model: Model) -> None:
     assert results == {0: alone[::-1], 1: alone}
 
 
+def test_threads_that_do_different_things_with_one_model_do_not_meet(model: Model) -> None:
+    ids = model.tokenizer.encode("Once upon a time")
+    uses: list[Callable[[], Any]] = [
+        lambda: model.generate("The old king", max_new_tokens=20).token_ids,
+        lambda: model.logits(ids).tolist(),
+        lambda: [g.token_ids for g in model.generate_batch(["A", "In"], max_new_tokens=10)],
+        lambda: next(model.stream("A wolf", max_new_tokens=20)).token_id,  # the rest is abandoned
+    ]
+    alone = [use() for use in uses]
+    found: list[list[Any]] = [[] for _ in uses]
+
+    def work(place: int) -> None:
+        found[place] = [uses[place]() for _ in range(3)]
+
+    workers = [threading.Thread(target=work, args=(place,)) for place in range(len(uses))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert found == [[result] * 3 for result in alone]
+
+
 def test_two_streams_may_be_read_in_turn(model: Model) -> None:
     prompts = ["Once upon", "The old king"]
     alone = [model.generate(prompt, max_new_tokens=15).token_ids for prompt in prompts]

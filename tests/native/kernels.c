@@ -13,7 +13,6 @@
 #include <simde/x86/fma.h>
 #define _mm256_dpbusd_avx_epi32 simde_mm256_dpbusd_epi32
 /* Names that SIMDe 0.7 lacks. */
-#define _mm512_zextsi256_si512(v) simde_mm512_inserti64x4(simde_mm512_setzero_si512(), v, 0)
 #define _mm512_srai_epi32 bn_srai_emulated
 static simde__m512i bn_srai_emulated(simde__m512i v, int bits) {
     int lanes[16];

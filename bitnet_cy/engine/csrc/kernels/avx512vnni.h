@@ -44,7 +44,8 @@ BN_AVX512VNNI BN_INLINE void bn_add_blocks_avx512vnni(__m512i sum[][4], const ui
         const uint8_t *c = codes + r * row_bytes;
         __m512i packed =
             two ? _mm512_loadu_si512(c)
-                : _mm512_zextsi256_si512(_mm256_loadu_si256((const __m256i *)c));
+                : _mm512_inserti64x4(_mm512_setzero_si512(),
+                                     _mm256_loadu_si256((const __m256i *)c), 0);
         for (int g = 0; g < 4; g++)
             sum[r][g] = _mm512_dpbusd_epi32(sum[r][g], _mm512_and_si512(packed, mask[g]), x[g]);
     }
