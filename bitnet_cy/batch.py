@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bitnet_cy.generation import Chunk, Session, Writer, evaluate
+from bitnet_cy.generation import SEARCHED_ROWS, Chunk, Session, Writer, evaluate
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Member:
 class Batch:
     """Generations that share steps. They may be added at any time and leave when finished.
 
-    `together(sessions, ids)` appends one token to each session in one step and gives the logits,
-    float32 [len(sessions), vocab]: the engine's forward_together.
+    `together(sessions, ids, asks)` appends one token to each session in one step and gives the
+    logits, all or those asked for: the engine's forward_together.
     """
 
-    def __init__(self, together: Callable[[Sequence[Any], Sequence[int]], Any]) -> None:
+    def __init__(self, together: Callable[[Sequence[Any], Sequence[int], Any], Any]) -> None:
         self._together = together
         self._new: list[Member] = []
         self._running: list[Member] = []
@@ -46,17 +46,28 @@ class Batch:
         running, self._running = self._running, []
         if running:
             start = time.perf_counter()
-            ids = [member.writer.pending[0] for member in running]
-            logits = self._together([member.session for member in running], ids)
-            for member, row in zip(running, logits, strict=True):
-                yield self._take(member, row, start)
+            for member, (ids, row) in zip(running, self._logits(running), strict=True):
+                yield self._take(member, row, start, ids)
         while self._new:
             member = self._new.pop(0)
             start = time.perf_counter()
-            yield self._take(member, evaluate(member.session, member.writer.pending), start)
+            logits = evaluate(member.session, member.writer.pending)
+            member.session.expect(member.writer.remaining)
+            yield self._take(member, logits, start)
 
-    def _take(self, member: Member, logits: Any, start: float) -> tuple[int, Chunk]:
-        chunk = member.writer.take(logits, start)
+    def _logits(self, running: list[Member]) -> list[tuple[Any, Any]]:
+        """One step: for each member (ids, their logits), or (None, all logits)."""
+        sessions = [member.session for member in running]
+        ids = [member.writer.pending[0] for member in running]
+        asks = [member.writer.wanted() for member in running]
+        if any(ask is None for ask in asks) or len(asks) > SEARCHED_ROWS or not sessions[0].screened:
+            return [(None, row) for row in self._together(sessions, ids, None)]
+        return list(self._together(sessions, ids, asks))
+
+    def _take(
+        self, member: Member, logits: Any, start: float, ids: Any = None
+    ) -> tuple[int, Chunk]:
+        chunk = member.writer.take(logits, start, ids)
         if not member.writer.finished:
             self._running.append(member)
         return member.key, chunk

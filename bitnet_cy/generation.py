@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from bitnet_cy import checks
 from bitnet_cy.errors import ContextError, OptionError
-from bitnet_cy.sampling import Logits, Sampler
+from bitnet_cy.sampling import Ask, Ids, Logits, Sampler
 from bitnet_cy.speculation import PromptLookup
 from bitnet_cy.tokenizer.stream import StreamDecoder
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 BLOCK = 256
 """Tokens of a prompt per call of the engine: between the calls Ctrl-C is heard."""
+
+
+SEARCHED_ROWS = 4
+"""Most tokens of a step whose heads are searched: more share the reading of a full head."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,11 @@ class Session(Protocol):
     def position(self) -> int: ...
     @property
     def context_length(self) -> int: ...
+    @property
+    def screened(self) -> bool: ...
     def forward(self, ids: Any, logits: str = "last") -> Any: ...
+    def forward_top(self, ids: Any, k: int, listed: Any = None, rows: str = "last") -> Any: ...
+    def expect(self, tokens: int) -> None: ...
     def truncate(self, position: int) -> None: ...
 
 
@@ -221,9 +229,13 @@ class Writer:
         """The most tokens that can still come."""
         return 0 if self.finished else self._limit - self._count
 
-    def take(self, logits: Logits, start: float) -> Chunk:
-        """Choose the next token; `start` is when computing its logits began."""
-        token = self._sampler.sample(logits)
+    def wanted(self) -> Ask | None:
+        """Which logits the next token needs: see Sampler.wanted."""
+        return self._sampler.wanted(self._tokenizer.vocab_size)
+
+    def take(self, logits: Logits, start: float, ids: Ids | None = None) -> Chunk:
+        """Choose the next token; `start` is when computing its logits (of `ids`, or all) began."""
+        token = self._sampler.sample(logits, ids)
         self.pending = [token]
         self._count += 1
         text, reason = _step(token, self._tokenizer, self._decoder, self._stops)
@@ -261,17 +273,39 @@ def run(
     start = time.perf_counter()
     chunk = writer.take(evaluate(session, writer.pending), start)
     yield chunk
+    session.expect(writer.remaining)
     lookup = PromptLookup(prompt_ids, config.prompt_lookup_num_tokens)
     while not writer.finished:
         start = time.perf_counter()
         lookup.push(chunk.token_id)
         draft = lookup.draft(writer.remaining - 1)
         if not draft:
-            chunk = writer.take(session.forward(writer.pending), start)
+            ids, logits = _next_logits(session, writer)
+            chunk = writer.take(logits, start, ids)
             yield chunk
             continue
         for chunk in _checked_draft(session, writer, lookup, draft, start):
             yield chunk
+
+
+def _next_logits(session: Session, writer: Writer) -> tuple[Ids | None, Logits]:
+    """Append the pending token: (ids, their logits), or (None, all logits)."""
+    wanted = writer.wanted() if session.screened else None
+    if wanted is None:
+        return None, session.forward(writer.pending)
+    found: list[tuple[Ids, Logits]] = session.forward_top(writer.pending, *wanted)
+    return found[0]
+
+
+def _draft_logits(
+    session: Session, writer: Writer, ids: list[int]
+) -> Iterable[tuple[Ids | None, Logits]]:
+    """Append ids: for each of them what _next_logits gives."""
+    wanted = writer.wanted() if session.screened and len(ids) <= SEARCHED_ROWS else None
+    if wanted is None or wanted[1] is not None:  # what is listed changes with each token
+        return [(None, row) for row in session.forward(ids, logits="all")]
+    found: list[tuple[Ids, Logits]] = session.forward_top(ids, *wanted, rows="all")
+    return found
 
 
 def _checked_draft(
@@ -283,10 +317,10 @@ def _checked_draft(
     tokens and distribution are those of plain decoding.
     """
     first = session.position
-    rows = session.forward([*writer.pending, *draft], logits="all")
+    rows = _draft_logits(session, writer, [*writer.pending, *draft])
     chunks: list[Chunk] = []
-    for row, guess in zip(rows, [*draft, None], strict=True):
-        chunks.append(writer.take(row, start))
+    for (ids, row), guess in zip(rows, [*draft, None], strict=True):
+        chunks.append(writer.take(row, start, ids))
         start = time.perf_counter()
         if writer.finished or chunks[-1].token_id != guess:
             break

@@ -21,6 +21,9 @@ from bitnet_cy.threads import ThreadChoice, choose
 from bitnet_cy.tokenizer import Tokenizer, from_gguf
 
 DEFAULT_CONTEXT = 4096
+HEADS = ("auto", "full", "screened")
+SCREEN_BYTES, SCREEN_TOKENS = 2**24, 16
+"""auto screens heads of at least so many bytes, before decoding at least so many tokens."""
 
 
 def embedded_model() -> Path:
@@ -37,6 +40,7 @@ def load(
     kv_dtype: str = "float16",
     activation: str | None = None,
     pre: str | None = None,
+    head: str = "auto",
 ) -> Model:
     """Open a ternary model for generating text.
 
@@ -54,6 +58,9 @@ def load(
         activation: "relu2" or "silu", where the file does not say and the family leaves it open.
         pre: the rule that splits text before tokenizing, such as "llama-bpe", where the file
             names none and its vocabulary is not a known one.
+        head: how the largest logits are found, the same ones in either way: "full" reads the
+            whole output head for each token, "screened" keeps a copy of half its size and reads
+            about a third as much, "auto" does so where it pays.
 
     The weights stay in the file, which is mapped; the tokenizer is read when it is first used.
     Raises FormatError (a file that is damaged, or none), UnsupportedError (a model that is not
@@ -62,9 +69,10 @@ def load(
     """
     choice = choose(threads, openmp=bool(engine.info()["openmp"]))
     checks.member("kv_dtype", kv_dtype, tuple(engine.KV_DTYPES))
+    checks.member("head", head, HEADS)
     file = _open(path, revision)
     config = architectures.describe(file, activation=activation)
-    return Model(file, config, choice, context_length, kv_dtype, pre)
+    return Model(file, config, choice, context_length, kv_dtype, pre, head)
 
 
 class Model:
@@ -83,6 +91,7 @@ class Model:
         context_length: int | None,
         kv_dtype: str,
         pre: str | None,
+        head: str,
     ) -> None:
         self.path, self.architecture = file.path, config.architecture
         self.config, self.threads, self.kv_dtype = config, threads, kv_dtype
@@ -93,11 +102,35 @@ class Model:
         self._require(
             file.nbytes + self.kv_cache_nbytes, f" with a context of {self.context_length} tokens"
         )
+        self._screen_after = self._screening(head)
         self._pool = SessionPool(self.new_session)
 
     def _require(self, nbytes: int, what: str) -> None:
         remedy = "take a smaller context_length, a smaller model, or a machine with more memory"
         memory.require(nbytes, self.path.name + what, remedy)
+
+    def _screening(self, head: str) -> int | None:
+        """From how many tokens on a screen of the head is made; None: never."""
+        supported = engine.screen.supports(self.network)
+        if head == "screened":
+            if not supported:
+                raise OptionError(
+                    f"the output head of {self.path.name} is of a type or width that cannot be "
+                    "screened (F16, BF16 and F32 can); use head='auto'"
+                )
+            self._require(engine.screen.nbytes(self.network), " with a screened head")
+            return 0
+        large = self._head_nbytes >= SCREEN_BYTES
+        if head == "full" or not (supported and large):
+            return None
+        free = memory.available()
+        enough = free is None or free > 2 * engine.screen.nbytes(self.network)
+        return SCREEN_TOKENS if enough else None
+
+    @property
+    def _head_nbytes(self) -> int:
+        name = "token_embd.weight" if self.config.tied_head else "output.weight"
+        return int(self._file.tensors[name].nbytes)
 
     def __repr__(self) -> str:
         return f"<bitnet_cy.Model {self.path.name}: {self.architecture}, threads {self.threads}>"
@@ -243,12 +276,14 @@ class Model:
         nbytes = self.kv_cache_nbytes // self.context_length * length
         name = f"the KV cache of {length} tokens"
         memory.require(nbytes, name, "take a smaller context_length, or fewer prompts at once")
-        return engine.Session(
+        session = engine.Session(
             self.network,
             context_length=length,
             threads=self.threads.count,
             kv_dtype=self.kv_dtype,
         )
+        session.screen_after = self._screen_after
+        return session
 
     def _chunks(
         self, ids: list[int], config: GenerationConfig, chat: bool = False

@@ -11,7 +11,11 @@ from numpy.typing import NDArray
 from bitnet_cy.errors import BitNetError
 
 Logits = NDArray[np.float32]
-Ids = NDArray[np.intp]
+Ids = NDArray[np.integer[Any]]
+Ask = tuple[int, "NDArray[np.uint8] | None"]
+
+MOST_WANTED = 64
+"""The most largest logits that are worth a search of the head."""
 
 
 class Sampler:
@@ -52,23 +56,39 @@ class Sampler:
         self._random = np.random.Generator(np.random.PCG64(seed))
         self._seen = np.unique(np.fromiter(seen, dtype=np.intp))
 
-    def sample(self, logits: Logits) -> int:
+    def wanted(self, vocab_size: int) -> Ask | None:
+        """Which logits decide the next token: the k largest, and those listed; None: all.
+
+        Listed (uint8 [vocab_size], 1 for each, or None for none) are the tokens whose logits the
+        repetition penalty changes.
+        """
+        k = 1 if self.temperature == 0.0 else self.top_k
+        if not 0 < k <= MOST_WANTED:
+            return None
+        if self.repetition_penalty == 1.0 or not len(self._seen):
+            return k, None
+        listed = np.zeros(vocab_size, dtype=np.uint8)
+        listed[self._seen] = 1
+        return k, listed
+
+    def sample(self, logits: Logits, ids: Ids | None = None) -> int:
         """Choose the token that follows; it counts as seen from then on.
 
-        `logits` is float32 [vocab] and is left as it was. Raises BitNetError if any is NaN or
-        infinite.
+        `logits` is float32 [vocab] and is left as it was; or float32 [n] of ascending `ids`, among
+        them all that are wanted(): then the token is the same. Raises BitNetError if any is NaN
+        or infinite.
         """
-        logits = self._penalized(_checked(logits))
+        logits = self._penalized(_checked(logits, ids), ids)
         if self.temperature == 0.0:
-            token = int(np.argmax(logits))
+            chosen = int(np.argmax(logits))
         else:
-            ids, weights = self.candidates(logits)
-            token = self._draw(ids, weights)
+            chosen = self._draw(*self.candidates(logits))
+        token = chosen if ids is None else int(ids[chosen])
         self._see(token)
         return token
 
     def candidates(self, logits: Logits) -> tuple[Ids, NDArray[np.float64]]:
-        """The ids that may be drawn and their weights: float64, relative to the likeliest's 1.
+        """The indices that may be drawn and their weights: float64, relative to the likeliest's 1.
 
         Only for a temperature above 0.
         """
@@ -91,13 +111,14 @@ class Sampler:
         drawn = np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right")
         return int(ids[min(int(drawn), len(ids) - 1)])
 
-    def _penalized(self, logits: Logits) -> Logits:
+    def _penalized(self, logits: Logits, ids: Ids | None) -> Logits:
         if self.repetition_penalty == 1.0 or not len(self._seen):
             return logits
         logits = logits.copy()
-        values = logits[self._seen]
+        seen = self._seen if ids is None else np.searchsorted(ids, self._seen)
+        values = logits[seen]
         penalty = np.float32(self.repetition_penalty)
-        logits[self._seen] = np.where(values > 0, values / penalty, values * penalty)
+        logits[seen] = np.where(values > 0, values / penalty, values * penalty)
         return logits
 
     def _see(self, token: int) -> None:
@@ -106,12 +127,12 @@ class Sampler:
             self._seen = np.insert(self._seen, place, token)
 
 
-def _checked(logits: Logits) -> Logits:
+def _checked(logits: Logits, ids: Ids | None) -> Logits:
     """min and max pass a NaN on, so two reductions find whatever is not finite."""
     if not (np.isfinite(logits.max()) and np.isfinite(logits.min())):
         bad = int(np.flatnonzero(~np.isfinite(logits))[0])
         raise BitNetError(
-            f"the logit of token {bad} is {logits[bad]}: the model file is damaged, or this is a "
+            f"the logit of token {bad if ids is None else ids[bad]} is {logits[bad]}: the model file is damaged, or this is a "
             "bug in bitnet_cy; please report it with the output of `bitnet-cy info`"
         )
     return logits

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Verbs = Any  # argparse gives its subparsers no public type
 
-TEMPERATURE, TOP_P, SEED = 0.8, 0.95, 0
+TEMPERATURE, TOP_K, TOP_P, SEED = 0.8, 40, 0.95, 0
 """What the command line draws with unless told: small models repeat themselves when they always
 take the likeliest token, and a fixed seed still gives the same text each time."""
 
@@ -45,6 +45,12 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "--kv-dtype", default="float16", metavar="TYPE", help="float16 (default), float32 or int8"
     )
     group.add_argument(
+        "--head",
+        default="auto",
+        metavar="HOW",
+        help="output head: full, screened (the same tokens, fewer bytes), or auto (default)",
+    )
+    group.add_argument(
         "--activation",
         metavar="NAME",
         help="relu2 or silu, for a file that does not say (errors ask for it)",
@@ -69,7 +75,13 @@ def add_generation(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help=f"default: {TEMPERATURE}; 0: always the likeliest token",
     )
-    group.add_argument("--top-k", type=int, metavar="N", help="draw from the N likeliest; 0: all")
+    group.add_argument(
+        "--top-k",
+        type=int,
+        default=TOP_K,
+        metavar="N",
+        help=f"draw from the N likeliest; 0: all; default: {TOP_K}",
+    )
     group.add_argument(
         "--top-p",
         type=float,
@@ -144,4 +156,5 @@ def load_model(arguments: argparse.Namespace) -> Model:
         kv_dtype=arguments.kv_dtype,
         activation=arguments.activation,
         pre=arguments.pre,
+        head=arguments.head,
     )

@@ -30,7 +30,7 @@ def _load_native() -> None:
 
 _load_native()
 
-from . import kernels  # noqa: E402
+from . import kernels, screen  # noqa: E402
 from .cache import KV_DTYPES, cache_nbytes  # noqa: E402
 from .network import Network  # noqa: E402
 from .session import Session as _Session  # noqa: E402
@@ -52,6 +52,7 @@ __all__ = [
     "multiply_add_peaks",
     "read_bandwidth",
     "read_rate",
+    "screen",
     "usable_threads",
 ]
 
@@ -81,17 +82,39 @@ def usable_threads(threads: int) -> int:
 
 
 class Session(_Session):
-    """A native session that stays usable after os.fork()."""
+    """A native session that stays usable after os.fork().
+
+    screen_after: the tokens still to come from which expect() gives the network a screen of its
+    head; None: never.
+    """
+
+    screen_after: int | None = None
 
     def forward(self, ids: Any, logits: str = "last", threads: int | None = None) -> Any:
         """As the native forward; on one thread in a forked child."""
         return super().forward(ids, logits, usable_threads(threads or self.threads))
 
+    def forward_top(
+        self,
+        ids: Any,
+        k: int,
+        listed: NDArray[np.uint8] | None = None,
+        rows: str = "last",
+        threads: int | None = None,
+    ) -> Any:
+        """As the native forward_top; on one thread in a forked child."""
+        return super().forward_top(ids, k, listed, rows, usable_threads(threads or self.threads))
 
-def forward_together(sessions: Sequence[Session], ids: Sequence[int]) -> NDArray[np.float32]:
+    def expect(self, tokens: int) -> None:
+        """Prepare for decoding so many tokens."""
+        if self.screen_after is not None and tokens >= self.screen_after and not self.screened:
+            self.make_screen(usable_threads(self.threads))
+
+
+def forward_together(sessions: Sequence[Session], ids: Sequence[int], asks: Any = None) -> Any:
     """As the native forward_together; on one thread in a forked child."""
     threads = usable_threads(sessions[0].threads) if sessions else None
-    return _forward_together(sessions, ids, threads)
+    return _forward_together(sessions, ids, threads, asks)
 
 
 def info() -> dict[str, Any]:

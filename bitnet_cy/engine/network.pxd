@@ -9,6 +9,7 @@ cdef class Network:
     cdef double[::1] frequencies
     cdef dict owned
     cdef readonly object shape
+    cdef readonly object screen
     cdef readonly dict parts
     cdef readonly Py_ssize_t nbytes
     cdef readonly Py_ssize_t mapped_nbytes

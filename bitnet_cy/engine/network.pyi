@@ -1,9 +1,12 @@
 from collections.abc import Sequence
 
+from bitnet_cy.engine.screen import Screen
 from bitnet_cy.engine.weights import Float32Array, Layer, Matrix, Shape
 
 class Network:
     shape: Shape
+    @property
+    def screen(self) -> Screen | None: ...
     def __init__(
         self,
         shape: Shape,

@@ -11,6 +11,7 @@ from bitnet_cy.engine.workspace cimport (
     BN_KV_F16, BN_KV_F32, BN_KV_I8, Workspace, bn_kv_type, bn_span
 )
 
+from bitnet_cy.engine import screen
 from bitnet_cy.engine.cache import KV_DTYPES, cache_nbytes, row_count
 from bitnet_cy.engine.weights import aligned_bytes
 from bitnet_cy.errors import BitNetError, ContextError, OptionError, ResourceError
@@ -115,12 +116,49 @@ cdef class Session:
             ids = self._checked_ids(ids)
             count = {"last": min(1, len(ids)), "all": len(ids), "none": 0}[logits]
             out = np.empty((count, self.network.shape.vocab_size), dtype=np.float32)
-            self._run_blocks(ids, out, min(threads or self.threads, self.threads))
+            self._run_blocks(ids, count, out, None, min(threads or self.threads, self.threads))
         finally:
             self.busy.release()
         if logits == "last":
             return out[0] if count else None
         return out if logits == "all" else None
+
+    def forward_top(self, ids, k, listed=None, rows="last", threads=None):
+        """As forward, for the k largest logits of each row, 1 to screen.MOST, and those listed.
+
+        listed: uint8 [vocab], not 0 where a logit is wanted beside those, or None. rows: "last"
+        or "all". Returns a list of (ids, logits) for the rows: int32 that ascend and float32,
+        among them every logit asked for, the same bits as forward's. Only for a network that has
+        a screen (make_screen).
+        """
+        ask = _checked_ask(self.network, k, listed)
+        threads = min(threads or self.threads, self.threads)
+        self._begin()
+        try:
+            ids = self._checked_ids(ids)
+            count = len(ids) if rows == "all" else min(1, len(ids))
+            return self._run_blocks(ids, count, None, ask, threads)
+        finally:
+            self.busy.release()
+
+    def make_screen(self, threads=None):
+        """Give the network a screen of its head, after the activations of this session's last step.
+
+        Does nothing where it has one. Raises OptionError where its head cannot have one.
+        """
+        if not screen.supports(self.network):
+            raise OptionError("an output head of this type or width cannot be screened; use "
+                              "head='full'")
+        self._begin()
+        try:
+            screen.make(self.network, self.workspace.sample(), threads or self.threads)
+        finally:
+            self.busy.release()
+
+    @property
+    def screened(self):
+        """Whether forward_top can be used."""
+        return self.network.screen is not None
 
     cdef _begin(self):
         if not self.busy.acquire(blocking=False):
@@ -154,27 +192,48 @@ cdef class Session:
             span.key_scales = &self.scales[0]
             span.value_scales = &self.scales[self.scales.shape[0] // 2]
 
-    cdef _run_blocks(self, ids, float[:, ::1] out, int threads):
+    cdef list _run_blocks(self, ids, Py_ssize_t wanted, float[:, ::1] out, ask, int threads):
+        """The last `wanted` rows' logits go to out; or, with an ask, what their searches find."""
         cdef const int32_t[::1] id_view = ids
         cdef Workspace work = self.workspace
-        cdef Py_ssize_t total = len(ids), wanted = out.shape[0], start, end, first, i
+        cdef Py_ssize_t total = len(ids), start, end, first, i, n
+        found = []
         for start in range(0, total, work.rows):
             end = min(start + work.rows, total)
             first = max(start, total - wanted)
+            n = max(0, end - first)
             work.ids[: end - start] = id_view[start:end]
-            for i in range(max(0, end - first)):
+            for i in range(n):
                 work.logit_rows[i] = first - start + i
             self._set_span(&work.spans[0], 0, end - start)
-            work.run(1, max(0, end - first), out[first - (total - wanted):], threads)
+            if ask is not None:
+                found += work.search(1, [ask] * n, threads)
+            else:
+                work.run(1, n, out[first - (total - wanted):], threads)
             self.position += end - start
+        return found
 
 
-def forward_together(sessions, ids, threads=None):
+cdef _checked_ask(Network network, k, listed):
+    if network.screen is None:
+        raise OptionError("this network has no screen of its head; call make_screen first")
+    if not 0 < k <= screen.MOST:
+        raise OptionError(f"k is {k}; 1 to {screen.MOST} are supported")
+    if listed is not None and (listed.dtype != np.uint8
+                               or listed.shape != (network.shape.vocab_size,)
+                               or not listed.flags.c_contiguous):
+        raise OptionError(f"listed is {listed.dtype} {list(listed.shape)}; uint8 "
+                          f"[{network.shape.vocab_size}] is needed")
+    return k, listed
+
+
+def forward_together(sessions, ids, threads=None, asks=None):
     """Append one token to each of several sessions in one step that reads the weights once.
 
     sessions: different sessions of one network, at most the first one's block_size of them; ids:
-    one token id for each. Returns float32 [len(sessions), vocab], bit for bit what each session's
-    own forward would give. Raises as Session.forward does, before any session changes.
+    one token id for each; asks: (k, listed) for each, or None. Returns float32
+    [len(sessions), vocab], bit for bit what each session's own forward would give, or with asks a
+    list of (ids, logits) as forward_top would give them. Raises as Session.forward does, before any session changes.
     """
     cdef Session session, leader
     cdef Py_ssize_t i, count = len(sessions)
@@ -189,7 +248,11 @@ def forward_together(sessions, ids, threads=None):
         session = sessions[i]
         if session.network is not leader.network:
             raise OptionError("sessions of different networks cannot run in one step")
-    out = np.empty((count, leader.network.shape.vocab_size), dtype=np.float32)
+    out = None
+    if asks is None:
+        out = np.empty((count, leader.network.shape.vocab_size), dtype=np.float32)
+    else:
+        asks = [_checked_ask(leader.network, k, listed) for k, listed in asks]
     begun = []
     try:
         for session in sessions:
@@ -198,16 +261,16 @@ def forward_together(sessions, ids, threads=None):
         for i in range(count):
             session = sessions[i]
             session._checked_ids(ids[i : i + 1])
-        _run_together(leader, sessions, np.asarray(ids, dtype=np.int32), out,
-                      min(threads or work.threads, work.threads))
+        found = _run_together(leader, sessions, np.asarray(ids, dtype=np.int32), out, asks,
+                              min(threads or work.threads, work.threads))
     finally:
         for session in begun:
             session.busy.release()
-    return out
+    return out if asks is None else found
 
 
-cdef _run_together(Session leader, sessions, const int32_t[::1] ids, float[:, ::1] out,
-                   int threads):
+cdef list _run_together(Session leader, sessions, const int32_t[::1] ids, float[:, ::1] out, asks,
+                        int threads):
     cdef Workspace work = leader.workspace
     cdef Session session
     cdef Py_ssize_t i, count = len(sessions)
@@ -216,6 +279,11 @@ cdef _run_together(Session leader, sessions, const int32_t[::1] ids, float[:, ::
         work.ids[i] = ids[i]
         work.logit_rows[i] = i
         session._set_span(&work.spans[i], i, 1)
-    work.run(count, count, out, threads)
+    found = []
+    if asks is None:
+        work.run(count, count, out, threads)
+    else:
+        found = work.search(count, asks, threads)
     for session in sessions:
         session.position += 1
+    return found

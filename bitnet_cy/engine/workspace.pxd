@@ -2,6 +2,7 @@ from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t
 
 from bitnet_cy.engine.native cimport bn_kernels, bn_network
 from bitnet_cy.engine.network cimport Network
+from bitnet_cy.engine.screen cimport Searches, bn_screen, bn_search
 
 
 cdef extern from "csrc/step.h" nogil:
@@ -60,6 +61,8 @@ cdef extern from "csrc/step.h" nogil:
         const int32_t *logit_rows
         float *normed
         float *logits
+        const bn_screen *screen
+        bn_search *searches
         int64_t *stage_ns
 
 cdef extern from "csrc/queue.h" nogil:
@@ -76,6 +79,7 @@ cdef class Workspace:
     cdef int32_t[::1] ids
     cdef int32_t[::1] logit_rows
     cdef int64_t[::1] stage_ns
+    cdef Searches searches
     cdef readonly Network network
     cdef readonly int threads
     cdef readonly Py_ssize_t rows
@@ -89,3 +93,6 @@ cdef class Workspace:
     cdef _allocate_scratch(self, Py_ssize_t padded, Py_ssize_t k_max)
     cdef run(self, Py_ssize_t n_spans, Py_ssize_t n_logits, float[:, ::1] out, int threads,
              bint hidden=*)
+    cdef list search(self, Py_ssize_t n_spans, asks, int threads)
+    cdef sample(self)
+    cdef _forward(self, Py_ssize_t n_spans, Py_ssize_t n_logits, int threads)

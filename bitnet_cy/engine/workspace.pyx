@@ -11,6 +11,7 @@ from libc.string cimport memset
 from bitnet_cy.engine.kernels cimport active_kernels
 from bitnet_cy.engine.native cimport *
 from bitnet_cy.engine.network cimport Network
+from bitnet_cy.engine.screen cimport BN_SCREEN_PLANES, Screen, Searches, bn_search
 
 from bitnet_cy.engine.weights import aligned_bytes
 from bitnet_cy.errors import ResourceError
@@ -49,6 +50,7 @@ cdef class Workspace:
     def __cinit__(self, Network network not None, int threads, Py_ssize_t rows):
         self.network, self.threads, self.rows = network, threads, rows
         self.owned = []
+        self.searches = Searches()
         self.scratch = <bn_scratch *>calloc(threads, sizeof(bn_scratch))
         self.spans = <bn_span *>calloc(rows, sizeof(bn_span))
         self.queues = <bn_stage_queue *>calloc(bn_n_stages(&network.native), sizeof(bn_stage_queue))
@@ -139,16 +141,44 @@ cdef class Workspace:
         hidden: instead of their logits, what the head would be given.
         """
         cdef bn_step *s = &self.step
-        cdef const bn_span *last = &self.spans[n_spans - 1]
-        s.kernels = active_kernels()
-        s.n_spans, s.tokens = n_spans, last.first + last.tokens
-        s.n_logits = n_logits
         cdef float *normed = s.normed
-        s.logits = NULL
+        s.screen, s.logits = NULL, NULL
         if n_logits and hidden:
             s.normed = &out[0, 0]
         elif n_logits:
             s.logits = &out[0, 0]
+        self._forward(n_spans, n_logits, threads)
+        s.normed = normed
+
+    cdef list search(self, Py_ssize_t n_spans, asks, int threads):
+        """Like run, with one (k, listed) for each of the logit_rows; what their searches find.
+
+        [(ids, logits)]: ids, int32, ascend; they hold those of the k largest logits, those listed
+        (uint8 [vocab], or None), and maybe more.
+        """
+        cdef Screen screen = self.network.screen
+        cdef const bn_search *q
+        cdef Py_ssize_t i, n
+        self.searches.prepare(screen, asks)
+        self.step.screen, self.step.searches = &screen.native, self.searches.native
+        self._forward(n_spans, len(asks), threads)
+        found = []
+        for i in range(len(asks)):
+            q = &self.searches.native[i]
+            n = q.count[BN_SCREEN_PLANES]
+            found.append((np.array(<int32_t[:n]>q.rows), np.array(<float[:n]>q.logits)))
+        return found
+
+    cdef sample(self):
+        """float32 [hidden]: what the head saw last, or zeros."""
+        cdef Py_ssize_t hidden = self.network.native.hidden
+        return np.array(<float[:hidden]>(self.step.normed + max(self.step.n_logits - 1, 0) * hidden))
+
+    cdef _forward(self, Py_ssize_t n_spans, Py_ssize_t n_logits, int threads):
+        cdef bn_step *s = &self.step
+        cdef const bn_span *last = &self.spans[n_spans - 1]
+        s.kernels = active_kernels()
+        s.n_spans, s.tokens = n_spans, last.first + last.tokens
+        s.n_logits = n_logits
         with nogil:
             forward(s, self.queues, threads)
-        s.normed = normed

@@ -6,14 +6,17 @@
 #include "kernels.h"
 #include "kernels/scalar.h"
 #include "kernels/scalar_dense.h"
+#include "kernels/scalar_screen.h"
 #if defined(__x86_64__) || defined(_M_X64)
 #define BN_X86 1
 #include "kernels/avx2.h"
 #include "kernels/avx2_dense.h"
 #include "kernels/avx2_float.h"
 #include "kernels/avx512_float.h"
+#include "kernels/avx2_screen.h"
 #include "kernels/avx512vnni.h"
 #include "kernels/avx512vnni_dense.h"
+#include "kernels/avx512vnni_screen.h"
 #if !defined(__GNUC__) || defined(__clang__) || __GNUC__ >= 11
 #define BN_X86_VEX_VNNI 1
 #include "kernels/avxvnni.h"
@@ -24,6 +27,7 @@
 #include "kernels/neon.h"
 #include "kernels/neon_dense.h"
 #include "kernels/neon_float.h"
+#include "kernels/neon_screen.h"
 /* Clang before 16 (Apple's before 15) has only the intrinsics of the whole file's target. */
 #if !defined(__clang__) || __clang_major__ >= 16 ||                                            \
     (defined(__apple_build_version__) && __clang_major__ >= 15)
@@ -46,7 +50,7 @@ typedef struct bn_table_row {
     .i8_to_f32 = bn_i8_to_f32_##ISA, .transpose = bn_transpose_##ISA,                          \
     .softmax_step = bn_softmax_step_##ISA, .scale_tile = bn_scale_tile_##ISA,                  \
     .relu2_mul = bn_relu2_mul_##ISA, .silu_mul = bn_silu_mul_##ISA, .gelu_mul = bn_gelu_mul_##ISA,     \
-    .decode_ternary = bn_decode_ternary_##ISA
+    .decode_ternary = bn_decode_ternary_##ISA, .screen_encode = bn_screen_encode_##ISA
 
 static const bn_table_row bn_table[] = {
     {0,
@@ -58,6 +62,7 @@ static const bn_table_row bn_table[] = {
       .dense_pack = bn_dense_pack_scalar,
       .dense_unpack = bn_dense_unpack_scalar,
       .quantize = bn_quantize_scalar,
+      .screen_sums = bn_screen_sums_scalar,
       BN_FLOAT_OPERATIONS(scalar)}},
 #ifdef BN_X86
     {BN_CPU_AVX2,
@@ -69,6 +74,7 @@ static const bn_table_row bn_table[] = {
       .dense_pack = bn_dense_pack_avx2,
       .dense_unpack = bn_dense_unpack_avx2,
       .quantize = bn_quantize_avx2,
+      .screen_sums = bn_screen_sums_avx2,
       BN_FLOAT_OPERATIONS(avx2)}},
 #ifdef BN_X86_VEX_VNNI
     {BN_CPU_AVX2 | BN_CPU_AVXVNNI,
@@ -80,6 +86,7 @@ static const bn_table_row bn_table[] = {
       .dense_pack = bn_dense_pack_avx2,
       .dense_unpack = bn_dense_unpack_avx2,
       .quantize = bn_quantize_avx2,
+      .screen_sums = bn_screen_sums_avx2,
       BN_FLOAT_OPERATIONS(avx2)}},
 #endif
     {BN_CPU_AVX2 | BN_CPU_AVX512VNNI,
@@ -91,6 +98,7 @@ static const bn_table_row bn_table[] = {
       .dense_pack = bn_dense_pack_avx2,
       .dense_unpack = bn_dense_unpack_avx2,
       .quantize = bn_quantize_avx2,
+      .screen_sums = bn_screen_sums_avx512vnni,
       BN_FLOAT_OPERATIONS(avx2),
       .multiply_add = bn_multiply_add_avx512}},
 #endif
@@ -104,6 +112,7 @@ static const bn_table_row bn_table[] = {
       .dense_pack = bn_dense_pack_neon,
       .dense_unpack = bn_dense_unpack_neon,
       .quantize = bn_quantize_neon,
+      .screen_sums = bn_screen_sums_neon,
       BN_FLOAT_OPERATIONS(neon)}},
 #endif
 #ifdef BN_ARM64_DOT
@@ -116,6 +125,7 @@ static const bn_table_row bn_table[] = {
       .dense_pack = bn_dense_pack_neon,
       .dense_unpack = bn_dense_unpack_neon,
       .quantize = bn_quantize_neon,
+      .screen_sums = bn_screen_sums_neon,
       BN_FLOAT_OPERATIONS(neon)}},
     {BN_CPU_DOTPROD | BN_CPU_I8MM,
      {.name = "neoni8mm",
@@ -126,6 +136,7 @@ static const bn_table_row bn_table[] = {
       .dense_pack = bn_dense_pack_neon,
       .dense_unpack = bn_dense_unpack_neon,
       .quantize = bn_quantize_neon,
+      .screen_sums = bn_screen_sums_neon,
       BN_FLOAT_OPERATIONS(neon)}},
 #endif
 };

@@ -13,9 +13,9 @@ typedef enum bn_stage {
     BN_LAYER_STAGES
 } bn_stage;
 
-/* Numbered: 0 the embedding; BN_LAYER_STAGES for each layer; the output norm; the head. */
+/* Numbered: 0 the embedding; BN_LAYER_STAGES for each layer; the output norm; BN_HEAD_STAGES. */
 static inline ptrdiff_t bn_n_stages(const bn_network *net) {
-    return net->n_layers * BN_LAYER_STAGES + 3;
+    return net->n_layers * BN_LAYER_STAGES + 2 + BN_HEAD_STAGES;
 }
 
 /* What is timed together: the embedding, each stage of a layer over all layers, and the rest. */
@@ -31,6 +31,7 @@ static const char *bn_stage_kind_name(int kind) {
 
 static ptrdiff_t bn_stage_kind(const bn_step *s, ptrdiff_t number) {
     const ptrdiff_t layer_stages = s->net->n_layers * BN_LAYER_STAGES;
+    if (number > layer_stages + 1) return BN_STAGE_KINDS - 1; /* all of the head's */
     if (number > layer_stages) return number - layer_stages + BN_LAYER_STAGES;
     return number ? 1 + (number - 1) % BN_LAYER_STAGES : 0;
 }
@@ -86,7 +87,7 @@ static ptrdiff_t bn_stage_units(const bn_step *s, ptrdiff_t number) {
     const ptrdiff_t layer_stages = s->net->n_layers * BN_LAYER_STAGES;
     if (number == 0) return s->tokens;
     if (number == layer_stages + 1) return s->n_logits;
-    if (number == layer_stages + 2) return bn_head_units(s);
+    if (number > layer_stages + 1) return bn_head_units(s, (int)(number - layer_stages - 2));
     return bn_layer_stage_units(s, &s->net->layers[(number - 1) / BN_LAYER_STAGES],
                                 (bn_stage)((number - 1) % BN_LAYER_STAGES));
 }
@@ -95,7 +96,8 @@ static void bn_stage_run(const bn_step *s, ptrdiff_t number, ptrdiff_t unit, int
     const ptrdiff_t layer_stages = s->net->n_layers * BN_LAYER_STAGES;
     if (number == 0) bn_stage_embed(s, unit);
     else if (number == layer_stages + 1) bn_stage_output_norm(s, unit);
-    else if (number == layer_stages + 2) bn_stage_head(s, unit, thread);
+    else if (number > layer_stages + 1)
+        bn_head_run(s, (int)(number - layer_stages - 2), unit, thread);
     else
         bn_layer_stage_run(s, (number - 1) / BN_LAYER_STAGES,
                            (bn_stage)((number - 1) % BN_LAYER_STAGES), unit, thread);

@@ -31,6 +31,24 @@
 enum { BN_BLOCK = 128, BN_BLOCK_BYTES = 32, BN_GEMV_TOKENS = 4, BN_GEMM_ROWS = 8 };
 enum { BN_DENSE_BLOCK = 160, BN_DENSE_DIGITS = 5 }; /* also of BN_BLOCK_BYTES: dense.h */
 
+/* One row of a head as the screen keeps it (screen.h): 4-bit codes, then one bit more a plane.
+ * For columns in groups of 256: 128 bytes of codes (byte p of 64-byte half i: column 128 i + p in
+ * its low and 128 i + 64 + p in its high bits), 32 bytes of each plane (bit j of byte p: column
+ * 32 j + p), and 8 steps, one for each block of 32 columns. */
+enum { BN_SCREEN_GROUP = 256, BN_SCREEN_PLANES = 3, BN_SCREEN_COLS = 8192 };
+
+typedef struct bn_screen_row {
+    uint8_t *nibbles, *planes[BN_SCREEN_PLANES], *steps;
+    float step;                        /* the unit of the steps */
+    float error[BN_SCREEN_PLANES + 1]; /* norm of the rest after the codes and so many planes */
+} bn_screen_row;
+
+/* Activations in 15 bits, x = 128 high + low, and the sums of both over blocks of 32 columns. */
+typedef struct bn_screen_query {
+    const int8_t *high, *low;
+    const int16_t *high_sums, *low_sums;
+} bn_screen_query;
+
 typedef struct bn_kernels {
     const char *name;
     const char *float_name; /* the instruction set of the float operations */
@@ -105,6 +123,14 @@ typedef struct bn_kernels {
     /* A row of blocks as floats: y[c] = scales[c / 32 >> scale_shift] * trit */
     void (*decode_ternary)(const uint8_t *codes, ptrdiff_t blocks, const float *scales,
                            int scale_shift, float *y);
+
+    /* sums[r][0] = sum over blocks of step * sum of code * x; sums[r][1] = the same with codes 1.
+     * The code is the nibble, the plane's bit where nibbles is NULL, or with both 2 nibble + bit.
+     * Rows lie one after the other; at most BN_SCREEN_COLS columns. */
+    void (*screen_sums)(const uint8_t *nibbles, const uint8_t *plane, const uint8_t *steps,
+                        int rows, ptrdiff_t groups, const bn_screen_query *x, int64_t (*sums)[2]);
+    /* w: groups * 256 floats; fills the row */
+    void (*screen_encode)(const float *w, ptrdiff_t groups, bn_screen_row *row);
 } bn_kernels;
 
 #endif

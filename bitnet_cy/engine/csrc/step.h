@@ -7,6 +7,7 @@
 
 #include "kernels.h"
 #include "network.h"
+#include "search.h"
 
 /* Working memory of one thread. */
 typedef struct bn_scratch {
@@ -61,6 +62,8 @@ typedef struct bn_step {
     ptrdiff_t n_logits;
     const int32_t *logit_rows;    /* the rows whose logits are wanted */
     float *normed, *logits;       /* [n_logits][hidden], [n_logits][vocab] or NULL */
+    const bn_screen *screen;      /* NULL: all logits, else only what the searches find */
+    bn_search *searches;          /* [n_logits] */
     int64_t *stage_ns;            /* nanoseconds per kind of stage, added to; NULL: not measured */
 } bn_step;
 

@@ -1,0 +1,13 @@
+from typing import Any
+
+from bitnet_cy.engine.network import Network
+
+MOST: int
+
+class Screen:
+    @property
+    def nbytes(self) -> int: ...
+
+def supports(network: Network) -> bool: ...
+def nbytes(network: Network) -> int: ...
+def make(network: Network, sample: Any, threads: int) -> None: ...
