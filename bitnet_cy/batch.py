@@ -60,7 +60,11 @@ class Batch:
         sessions = [member.session for member in running]
         ids = [member.writer.pending[0] for member in running]
         asks = [member.writer.wanted() for member in running]
-        if any(ask is None for ask in asks) or len(asks) > SEARCHED_ROWS or not sessions[0].screened:
+        if (
+            any(ask is None for ask in asks)
+            or len(asks) > SEARCHED_ROWS
+            or not sessions[0].screened
+        ):
             return [(None, row) for row in self._together(sessions, ids, None)]
         return list(self._together(sessions, ids, asks))
 

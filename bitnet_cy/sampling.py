@@ -131,8 +131,9 @@ def _checked(logits: Logits, ids: Ids | None) -> Logits:
     """min and max pass a NaN on, so two reductions find whatever is not finite."""
     if not (np.isfinite(logits.max()) and np.isfinite(logits.min())):
         bad = int(np.flatnonzero(~np.isfinite(logits))[0])
+        token = bad if ids is None else ids[bad]
         raise BitNetError(
-            f"the logit of token {bad if ids is None else ids[bad]} is {logits[bad]}: the model file is damaged, or this is a "
+            f"the logit of token {token} is {logits[bad]}: the model file is damaged, or this is a "
             "bug in bitnet_cy; please report it with the output of `bitnet-cy info`"
         )
     return logits

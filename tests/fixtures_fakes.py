@@ -30,6 +30,8 @@ class FakeTokenizer:
 class FakeSession:
     """Says the tokens of a script, whatever it is given, and remembers that."""
 
+    screened = False
+
     def __init__(self, script: Sequence[int] | str, context_length: int = 100) -> None:
         self._script = list(script.encode()) if isinstance(script, str) else list(script)
         self._said = 0
@@ -43,6 +45,9 @@ class FakeSession:
 
     def truncate(self, position: int) -> None:
         del self.given[position:]
+
+    def expect(self, tokens: int) -> None:
+        """Nothing to prepare."""
 
     def forward(self, ids: Any, logits: str = "last") -> Any:
         self.given += list(ids)

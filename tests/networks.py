@@ -36,6 +36,8 @@ def make(
     sub_norms: bool = True,
     matrix_type: str = "F16",
     seed: int = 0,
+    head: np.ndarray | None = None,
+    output_norm: np.ndarray | None = None,
     head_norms: bool = False,
     post_norms: bool = False,
     input_norms: bool = False,
@@ -44,7 +46,10 @@ def make(
     group: int = 0,
     **switches: Any,
 ) -> tuple[Network, reference.Model]:
-    """switches: embedding_scale, attention_scale, causal, weight_only; group: columns a scale."""
+    """head: float32 [vocab, hidden]; without, it is the embedding. group: columns a scale.
+
+    switches: embedding_scale, attention_scale, causal, weight_only.
+    """
     rng = np.random.default_rng(seed)
     widths = {"q": heads * head_dim, "k": kv_heads * head_dim, "v": kv_heads * head_dim}
     shapes: dict[str, tuple[int, int]] = {name: (rows, hidden) for name, rows in widths.items()}
@@ -60,8 +65,14 @@ def make(
         block.window, block.base = window, base
     raw = floats.encode(matrix_type, rng.standard_normal((vocab, hidden)).astype(np.float32))
     values = floats.decode(matrix_type, raw, (vocab, hidden))
-    matrix = Matrix(raw, matrix_type, vocab, hidden)
-    output_norm = _norm_weights(rng, hidden)
+    matrix = head_matrix = Matrix(raw, matrix_type, vocab, hidden)
+    head_values = values
+    if head is not None:
+        raw = floats.encode(matrix_type, head)
+        head_matrix = Matrix(raw, matrix_type, vocab, hidden)
+        head_values = floats.decode(matrix_type, raw, (vocab, hidden))
+    norm = _norm_weights(rng, hidden)
+    output_norm = norm if output_norm is None else output_norm
     shape = Shape(
         layers,
         hidden,
@@ -76,9 +87,9 @@ def make(
         activation,
         **switches,
     )
-    network = Network(shape, [_layer(block) for block in blocks], matrix, matrix, output_norm)
+    network = Network(shape, [_layer(block) for block in blocks], matrix, head_matrix, output_norm)
     model = reference.Model(
-        heads, kv_heads, head_dim, activation, interleaved, 1e-5, 10000.0, values, values,
+        heads, kv_heads, head_dim, activation, interleaved, 1e-5, 10000.0, values, head_values,
         output_norm, blocks, **switches,
     )  # fmt: skip
     return network, model

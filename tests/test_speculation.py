@@ -81,7 +81,9 @@ def test_a_repeating_text_takes_fewer_steps(model: Model) -> None:
     steps = []
 
     class Counting:
+        screened = False
         context_length = session.context_length
+        expect = staticmethod(session.expect)
         position = property(lambda self: session.position)
         truncate = staticmethod(session.truncate)
 

@@ -32,7 +32,9 @@ _SHARE = 0.1  # columns keep their values if together they hold this share of a 
 def supports(Network network not None):
     """Whether a head is of a type and width that a screen can be made of."""
     cdef const bn_matrix *head = &network.native.head
-    return head.type in (BN_F16, BN_BF16, BN_F32) and head.cols <= BN_SCREEN_COLS
+    if head.data == NULL or head.cols > BN_SCREEN_COLS:
+        return False
+    return head.type in (BN_F16, BN_BF16, BN_F32)
 
 
 def nbytes(Network network not None):
