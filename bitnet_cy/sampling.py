@@ -111,7 +111,7 @@ class Sampler:
         drawn = np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right")
         return int(ids[min(int(drawn), len(ids) - 1)])
 
-    def _penalized(self, logits: Logits, ids: Ids | None) -> Logits:
+    def _penalized(self, logits: Logits, ids: Ids | None = None) -> Logits:
         if self.repetition_penalty == 1.0 or not len(self._seen):
             return logits
         logits = logits.copy()

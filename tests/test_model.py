@@ -344,3 +344,39 @@ def test_the_embedded_model_writes_text() -> None:
     text = load().generate("Once upon a time", max_new_tokens=40).text
     assert len(text.split()) > 15
     assert sum(c.isalpha() or c in " ,.\u2019" for c in text) > 0.9 * len(text)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"repetition_penalty": 1.3},
+        {"temperature": 0.9, "top_k": 40, "top_p": 0.95, "seed": 4},
+        {"temperature": 0.9, "seed": 4},
+        {"prompt_lookup_num_tokens": 3},
+    ],
+)
+def test_a_screened_head_gives_the_same_tokens(options: dict[str, Any]) -> None:
+    full, screened = load(head="full"), load(head="screened")
+    found = [model.generate("The king said", max_new_tokens=40, **options).token_ids
+             for model in (full, screened)]  # fmt: skip
+    assert found[0] == found[1]
+    assert full.network.screen is None
+    assert screened.network.screen is not None
+    prompts = ["The king said", "Once", "A fox and a"]
+    batch = [
+        [result.token_ids for result in model.generate_batch(prompts, max_new_tokens=20, **options)]
+        for model in (full, screened)
+    ]
+    assert batch[0] == batch[1]
+
+
+def test_a_small_head_is_read_whole() -> None:
+    model = load()
+    model.generate("Once", max_new_tokens=30)
+    assert model.network.screen is None
+
+
+def test_how_the_head_is_read_is_checked() -> None:
+    with pytest.raises(OptionError, match="head"):
+        load(head="fast")

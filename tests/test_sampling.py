@@ -137,3 +137,40 @@ def test_nucleus_is_the_head_of_a_full_sort(seed: int, share: float, size: int) 
     wanted = share * weights.sum()
     assert weights[kept].sum() >= wanted * (1 - 1e-12)
     assert len(kept) == 1 or weights[order[:-1]].sum() < wanted * (1 + 1e-12)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"repetition_penalty": 1.5},
+        {"repetition_penalty": 0.5},
+        {"temperature": 0.7, "top_k": 5, "seed": 1},
+        {"temperature": 2.0, "top_k": 40, "top_p": 0.8, "min_p": 0.05, "seed": 2},
+        {"temperature": 1.0, "top_k": 64, "repetition_penalty": 1.3, "seed": 3},
+    ],
+)
+def test_the_wanted_logits_give_the_token_that_all_give(options: dict[str, Any]) -> None:
+    rng = np.random.default_rng(0)
+    whole = Sampler(seen=[3, 4, 77], **options)
+    part = Sampler(seen=[3, 4, 77], **options)
+    for _ in range(60):
+        logits = np.round(rng.standard_normal(200) * 3, 1).astype(np.float32)  # with equals
+        wanted = part.wanted(200)
+        assert wanted is not None
+        k, listed = wanted
+        others = logits.copy()
+        chosen = rng.random(200) < 0.1
+        if listed is not None:
+            others[listed > 0] = -np.inf
+            chosen |= listed > 0
+        chosen[np.argsort(-others, kind="stable")[:k]] = True
+        ids = np.flatnonzero(chosen)
+        assert part.sample(logits[ids], ids) == whole.sample(logits)
+
+
+def test_what_needs_every_logit_wants_all() -> None:
+    assert Sampler(temperature=0.8).wanted(10) is None
+    assert Sampler(temperature=0.8, top_p=0.9).wanted(10) is None
+    assert Sampler(temperature=0.8, top_k=65).wanted(10) is None
+    assert Sampler(top_k=65).wanted(10) == (1, None)
