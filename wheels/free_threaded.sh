@@ -71,4 +71,4 @@ cd "$work"
 "$work/free/bin/python" -W "error:The global interpreter lock:RuntimeWarning" \
   -m pytest -p no:cacheprovider \
   ${REPORTS:+--junitxml="$REPORTS/free-threaded.xml"} \
-  "$root"/tests/test_{free_threading,kernels,forward,batch}.py
+  "$root"/tests/test_{free_threading,kernels,forward}.py
