@@ -130,10 +130,10 @@ def test_the_context_defaults_to_the_models_own_up_to_a_bound(built: Callable[..
 def test_a_model_too_large_for_the_memory_is_refused_before_it_is_allocated(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "available", lambda root: 100_000)
+    monkeypatch.setattr(memory, "available", lambda root=None: 100_000)
     with pytest.raises(ResourceError, match=r"tiny.gguf needs 711 kB and 100 kB are available"):
         load(path)
-    monkeypatch.setattr(memory, "available", lambda root: 800_000)
+    monkeypatch.setattr(memory, "available", lambda root=None: 800_000)
     with pytest.raises(ResourceError, match=r"with a context of 256 tokens needs 973 kB"):
         load(path)
 
@@ -300,7 +300,7 @@ def test_a_prompt_longer_than_the_context_is_an_error_with_both_numbers(path: Pa
 def test_logits_that_would_not_fit_the_memory_are_refused(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "available", lambda root: 1000)
+    monkeypatch.setattr(memory, "available", lambda root=None: 1000)
     with pytest.raises(ResourceError, match="the logits of 3 tokens"):
         model.logits([1, 2, 3])
 

@@ -208,10 +208,11 @@ def test_packed_rows_are_i2_s_rows_padded_with_zeros(cols):
 def test_whole_block_rows_are_used_where_they_lie():
     trits = random_trits(5, 256)
     raw = ternary.encode("I2_S", trits, 1.0)
-    rows = ternary.rows_as_stored(raw, 5, 256)
+    rows, layout = ternary.rows_as_stored("I2_S", raw, 5, 256)
+    assert layout == "2bit"
     assert np.shares_memory(rows, raw)
     assert np.array_equal(rows, ternary.pack_rows(trits))
-    assert ternary.rows_as_stored(raw, 10, 100) is None
+    assert ternary.rows_as_stored("I2_S", raw, 10, 100) is None
 
 
 @pytest.mark.parametrize("name", ["I2_S", "TQ2_0", "Q2_0", "Q2_0_128", "IQ2_BN", "IQ2_BN_R4"])

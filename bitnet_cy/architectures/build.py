@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from bitnet_cy.architectures.arrangement import Arrangement, arrange
 from bitnet_cy.architectures.config import ModelConfig
-from bitnet_cy.engine import Layer, Matrix, Network, Ternary, kernels, usable_threads
+from bitnet_cy.engine import Layer, Matrix, Network, Ternary, dense, kernels, usable_threads
 from bitnet_cy.engine.weights import MATRIX_BLOCKS, Float32Array
 from bitnet_cy.errors import FormatError, UnsupportedError
 from bitnet_cy.formats import ternary
@@ -14,27 +15,43 @@ from bitnet_cy.formats.gguf import GGUFFile, TensorInfo
 _CHECKED_ROWS = 16
 
 
-def build(file: GGUFFile, config: ModelConfig, *, threads: int = 1) -> Network:
-    """The network of a file.
+def build(
+    file: GGUFFile,
+    config: ModelConfig,
+    *,
+    threads: int = 1,
+    weights: str = "auto",
+    room: int | None = None,
+) -> tuple[Network, Arrangement]:
+    """The network of a file, and in which layout its ternary rows run.
 
-    I2_S rows of whole blocks are used where they lie in the mapped file; every other ternary
-    tensor is re-tiled into memory. Raises UnsupportedError for a tensor type that is not run,
-    FormatError for a missing tensor, a wrong shape or damaged values, and BitNetError if the
-    chosen kernel disagrees with the scalar one on this model's own rows.
+    I2_S rows of whole blocks and I1_6_S rows are used where they lie in the mapped file; every
+    other ternary tensor is re-tiled into memory. weights, room: see arrangement.arrange. Raises
+    UnsupportedError for a tensor type that is not run, FormatError for a missing tensor, a wrong
+    shape or damaged values, ResourceError where a copy asked for has no room, and BitNetError if
+    the chosen kernel disagrees with the scalar one on this model's own rows.
     """
     tensors = _Tensors(file, config, usable_threads(threads))
-    layers = [tensors.layer(index) for index in range(config.n_layers)]
+    stored = [tensors.layer(index) for index in range(config.n_layers)]
+    shape = config.shape()
+    layers, arrangement = arrange(stored, weights, tensors.threads, room, shape.weight_only)
+    if layers[0].q.layout != stored[0].q.layout:
+        file.forget()
     embedding = tensors.matrix("token_embd.weight")
     network = Network(
-        config.shape(),
+        shape,
         layers,
         embedding,
         embedding if config.tied_head else tensors.matrix("output.weight"),
         tensors.vector("output_norm.weight", config.hidden_size),
     )
     for part, linear in (("attn_q", layers[0].q), ("ffn_down", layers[-1].down)):
-        kernels.self_check(linear.codes[:_CHECKED_ROWS], part)
-    return network
+        rows = linear.codes[:_CHECKED_ROWS]
+        if linear.layout == "1.6bit":
+            dense.self_check(rows, linear.cols, part)
+            rows = dense.unpack(rows, linear.cols)
+        kernels.self_check(rows, part)
+    return network, arrangement
 
 
 class _Tensors:
@@ -72,16 +89,22 @@ class _Tensors:
         if info.type_name not in ternary.NAMES:
             raise UnsupportedError(self._not_ternary(info))
         raw = self.file.raw(name)
-        stored = ternary.rows_as_stored(raw, rows, cols) if info.type_name == "I2_S" else None
+        stored = ternary.rows_as_stored(info.type_name, raw, rows, cols)
         try:
             if stored is None:
                 found = ternary.decode(info.type_name, raw, rows, cols)
                 return Ternary(ternary.pack_rows(found.trits), rows, cols, _one(found.scale))
-            if kernels.has_code_3(stored, self.threads):
-                raise FormatError("I2_S holds code 3, which is no trit: damaged, or not ternary")
-            return Ternary(stored, rows, cols, ternary.scale_as_stored(raw, rows, cols))
+            codes, layout = stored
+            self._check_codes(codes, layout)
+            return Ternary(codes, rows, cols, ternary.scale_as_stored(raw, codes), layout)
         except (FormatError, UnsupportedError) as error:
             raise type(error)(f"{self.file.path.name}, tensor {name}: {error}") from None
+
+    def _check_codes(self, codes: np.ndarray, layout: str) -> None:
+        if layout == "2bit" and kernels.has_code_3(codes, self.threads):
+            raise FormatError("I2_S holds code 3, which is no trit: damaged, or not ternary")
+        if layout == "1.6bit" and dense.is_damaged(codes, self.threads):
+            raise FormatError("I1_6_S holds a byte that no five trits make: damaged")
 
     def matrix(self, name: str) -> Matrix:
         c = self.config

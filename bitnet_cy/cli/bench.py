@@ -79,6 +79,8 @@ def measure(model: Model, prompt: int, new: int, repeats: int) -> dict[str, Any]
         "version": report.version(),
         "cpu": report.cpu_name(),
         "kernel": engine.info()["kernel"],
+        "weights": model.weights.layout,
+        "weights_reason": model.weights.reason,
         "threads": model.threads.count,
         "threads_reason": model.threads.reason,
         "prompt_tokens": prompt,
@@ -133,6 +135,7 @@ def as_text(result: dict[str, Any]) -> str:
     rows = [
         ["model", f"{output.printable(result['model'])} ({result['architecture']})"],
         ["machine", f"{result['cpu']}, kernel {result['kernel']}"],
+        ["weights", f"{result['weights']}: {result['weights_reason']}"],
         ["threads", f"{result['threads']}: {result['threads_reason']}"],
         ["prompt", _rate(result, "prompt", result["prompt_tokens"])],
         ["decode", _rate(result, "decode", result["new_tokens"])],

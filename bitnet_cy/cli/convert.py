@@ -35,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--type",
         default="i2_s",
-        help="i2_s (default), tq1_0, tq2_0; f16 or bf16, dequantized; hf: a folder, packed uint8",
+        help="i2_s (default), i1_6_s (only bitnet_cy reads it), tq1_0, tq2_0; f16 or bf16, "
+        "dequantized; hf: a folder, packed uint8",
     )
     parser.add_argument(
         "--embedding",

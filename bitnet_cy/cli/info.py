@@ -29,6 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
         found["model"] = {
             "name": model.path.name,
             "context_length": model.context_length,
+            "weights": str(model.weights),
             "memory": model.memory_breakdown,
         }
     if arguments.json:
@@ -68,4 +69,5 @@ def _model_rows(model: dict[str, Any] | None) -> list[list[str]]:
     if model is None:
         return []
     context = f"with a context of {model['context_length']} tokens"
-    return [["model", f"{model['name']}, {context}"], *memory_rows(model["memory"])]
+    head = [["model", f"{model['name']}, {context}"], ["weights", model["weights"]]]
+    return [*head, *memory_rows(model["memory"])]

@@ -51,6 +51,12 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         help="output head: full, screened (the same tokens, fewer bytes), or auto (default)",
     )
     group.add_argument(
+        "--weights",
+        default="auto",
+        metavar="LAYOUT",
+        help="2bit, 1.6bit, or auto (default): what the file holds, or the faster one as measured",
+    )
+    group.add_argument(
         "--activation",
         metavar="NAME",
         help="relu2 or silu, for a file that does not say (errors ask for it)",
@@ -154,6 +160,7 @@ def load_model(arguments: argparse.Namespace) -> Model:
         threads=arguments.threads,
         context_length=arguments.context_length,
         kv_dtype=arguments.kv_dtype,
+        weights=arguments.weights,
         activation=arguments.activation,
         pre=arguments.pre,
         head=arguments.head,

@@ -52,8 +52,9 @@ def convert(
     Arguments
         source: a Hugging Face folder (packed, master or already ternary weights) or a GGUF file.
         out: the file to write, or the folder for type "hf". It appears when it is verified.
-        type: of the ternary matrices, one of TYPES: "i2_s", "tq1_0", "tq2_0", dequantized "f16"
-            or "bf16", or "hf" for a folder with packed uint8 weights.
+        type: of the ternary matrices, one of TYPES: "i2_s", "tq1_0", "tq2_0", "i1_6_s" (1.6 bits a
+            weight, which only bitnet_cy reads, from the file as it lies), dequantized "f16" or
+            "bf16", or "hf" for a folder with packed uint8 weights.
         embedding: of embedding and head: "keep", "f16", "bf16", "q8_0" or "q6_k".
         from_masters: dense matrices are masters of a BitNet model, to be quantized as in
             training, though the source does not say so (its architecture is Llama's).

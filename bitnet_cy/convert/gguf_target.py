@@ -23,7 +23,7 @@ from bitnet_cy.formats import gguf, types
 from bitnet_cy.formats.gguf import TensorSource
 
 # Value of general.file_type for each type of the ternary matrices.
-FILE_TYPES = {"I2_S": 40, "TQ1_0": 36, "TQ2_0": 37, "F16": 1, "BF16": 32}
+FILE_TYPES = {"I2_S": 40, "I1_6_S": 1600, "TQ1_0": 36, "TQ2_0": 37, "F16": 1, "BF16": 32}
 EMBEDDINGS = ("F16", "BF16", "Q8_0", "Q6_K")
 
 

@@ -30,7 +30,7 @@ def _load_native() -> None:
 
 _load_native()
 
-from . import kernels, screen  # noqa: E402
+from . import dense, kernels, screen  # noqa: E402
 from .cache import KV_DTYPES, cache_nbytes  # noqa: E402
 from .network import Network  # noqa: E402
 from .session import Session as _Session  # noqa: E402
@@ -46,6 +46,7 @@ __all__ = [
     "Shape",
     "Ternary",
     "cache_nbytes",
+    "dense",
     "forward_together",
     "info",
     "kernels",

@@ -54,6 +54,10 @@ cdef const bn_kernels *active_kernels() noexcept nogil:
     return _active
 
 
+cdef const bn_kernels *scalar_kernels() noexcept nogil:
+    return bn_runnable(0)
+
+
 def available():
     """Names of the kernels this CPU can run, slowest first."""
     return [bn_table_name(i).decode() for i in range(BN_TABLE_ROWS) if bn_runnable(i) != NULL]

@@ -1,6 +1,6 @@
 """The C declarations the Cython modules share."""
 
-from libc.stdint cimport int8_t, int32_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t
 
 
 cdef extern from "csrc/kernels.h" nogil:
@@ -9,6 +9,7 @@ cdef extern from "csrc/kernels.h" nogil:
         BN_BLOCK_BYTES
         BN_GEMV_TOKENS
         BN_GEMM_ROWS
+        BN_DENSE_BLOCK
 
     ctypedef struct bn_kernels:
         const char *name
@@ -18,6 +19,10 @@ cdef extern from "csrc/kernels.h" nogil:
                              const int32_t *, int32_t *) noexcept nogil
         void (*ternary_gemm)(const uint8_t *, ptrdiff_t, int, const int8_t *, int,
                              const int32_t *, int32_t *, ptrdiff_t, uint8_t *) noexcept nogil
+        void (*dense_gemv)(const uint8_t *, ptrdiff_t, int, const int8_t *, int, const int32_t *,
+                           int32_t *) noexcept nogil
+        void (*dense_pack)(const uint8_t *, ptrdiff_t, int, uint8_t *, ptrdiff_t) noexcept nogil
+        void (*dense_unpack)(const uint8_t *, ptrdiff_t, int, uint8_t *, ptrdiff_t) noexcept nogil
         float (*quantize)(const float *, ptrdiff_t, int8_t *, int32_t *) noexcept nogil
         void (*rms_norm)(const float *, const float *, ptrdiff_t, float, float *) noexcept nogil
         void (*dot_rows_f16)(const uint16_t *, ptrdiff_t, int, const float *, ptrdiff_t,
@@ -40,6 +45,7 @@ cdef extern from "csrc/network.h" nogil:
     ctypedef struct bn_linear:
         const uint8_t *codes
         ptrdiff_t rows
+        ptrdiff_t cols
         ptrdiff_t blocks
         float scale
         const float *scales
@@ -104,6 +110,7 @@ cdef extern from "csrc/network.h" nogil:
         int causal
         int weight_only
         bn_activation activation
+        int dense
         const bn_layer *layers
         bn_matrix embedding
         bn_matrix head

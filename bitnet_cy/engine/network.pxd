@@ -10,6 +10,7 @@ cdef class Network:
     cdef dict owned
     cdef readonly object shape
     cdef readonly object screen
+    cdef readonly str layout
     cdef readonly dict parts
     cdef readonly Py_ssize_t nbytes
     cdef readonly Py_ssize_t mapped_nbytes

@@ -7,7 +7,7 @@ from libc.stdlib cimport calloc, free
 
 from bitnet_cy.engine.native cimport *
 
-from bitnet_cy.engine.weights import MATRIX_BLOCKS
+from bitnet_cy.engine.weights import MATRIX_BLOCKS, ROW_LAYOUTS, row_nbytes
 from bitnet_cy.errors import FormatError, OptionError, ResourceError, UnsupportedError
 
 _MATRIX_TYPES = {
@@ -15,6 +15,7 @@ _MATRIX_TYPES = {
     "Q4_0": BN_Q4_0,
 }
 _LARGEST = 2**22  # the kernels' int32 sums are exact for rows up to twice this long
+_LONGEST_DENSE = 2**18  # and rows of five trits in a byte up to this long
 _ACTIVATIONS = {"relu2": BN_RELU2, "silu": BN_SILU, "gelu": BN_GELU}
 _WHOLE_ROW = 30  # bits: the number of any group shifted by them is 0
 
@@ -26,6 +27,7 @@ cdef class Network:
     engine.weights.Matrix; output_norm: float32 [hidden_size]. Arrays are used where they lie and
     kept alive: nbytes of them in memory of NumPy's, mapped_nbytes elsewhere, as in a mapped file.
     parts: what the bytes are for, as name -> {"mapped": bytes, "copied": bytes}.
+    layout: of all ternary rows, a key of engine.weights.ROW_LAYOUTS.
     Raises FormatError where a size contradicts the shape.
     """
 
@@ -33,6 +35,7 @@ cdef class Network:
         _check_shape(shape, layers)
         self.shape = shape
         self.owned, self.parts = {}, {}
+        self.layout = layers[0].q.layout
         self.layers = <bn_layer *>calloc(shape.n_layers, sizeof(bn_layer))
         if self.layers == NULL:
             raise ResourceError(f"no memory for the table of {shape.n_layers} layers")
@@ -52,6 +55,7 @@ cdef class Network:
 
     cdef _set_sizes(self):
         shape, n = self.shape, &self.native
+        n.dense = self.layout == "1.6bit"
         n.n_layers, n.hidden, n.ffn = shape.n_layers, shape.hidden_size, shape.ffn_size
         n.n_heads, n.n_kv_heads, n.head_dim = shape.n_heads, shape.n_kv_heads, shape.head_dim
         n.vocab, n.norm_eps = shape.vocab_size, shape.norm_eps
@@ -119,14 +123,21 @@ cdef class Network:
         return &view[0]
 
     cdef _set_linear(self, bn_linear *native, ternary, rows, cols, name):
-        blocks = -(-cols // BN_BLOCK)
+        if ternary.layout != self.layout or self.layout not in ROW_LAYOUTS:
+            raise FormatError(f"{name} is laid out in {ternary.layout}; every layer needs the same "
+                              f"layout, one of {', '.join(ROW_LAYOUTS)}")
+        if self.layout == "1.6bit" and self.shape.weight_only:
+            raise FormatError(f"{name}: float activations need rows in layout 2bit")
+        if self.layout == "1.6bit" and cols >= _LONGEST_DENSE:
+            raise FormatError(f"{name}: rows of {cols} weights are too long for layout 1.6bit; "
+                              "take layout 2bit")
+        row_bytes = row_nbytes(cols, self.layout)
         found = (ternary.rows, ternary.cols, tuple(ternary.codes.shape))
-        if found != (rows, cols, (rows, blocks * BN_BLOCK_BYTES)):
+        if found != (rows, cols, (rows, row_bytes)):
             raise FormatError(f"{name}: a ternary [{rows}, {cols}] is needed, found "
                               f"[{ternary.rows}, {ternary.cols}]")
-        native.codes = self._bytes(ternary.codes.reshape(-1), rows * blocks * BN_BLOCK_BYTES, name,
-                                   "ternary")
-        native.rows, native.blocks = rows, blocks
+        native.codes = self._bytes(ternary.codes.reshape(-1), rows * row_bytes, name, "ternary")
+        native.rows, native.cols, native.blocks = rows, cols, row_bytes // BN_BLOCK_BYTES
         self._set_scale(native, ternary.scale, rows, cols, name)
 
     cdef _set_scale(self, bn_linear *native, scale, rows, cols, name):

@@ -11,6 +11,9 @@ import numpy.typing as npt
 Float32Array = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
 
+#: Layout of ternary rows -> weights in a block of 32 bytes: I2_S, and csrc/dense.h.
+ROW_LAYOUTS = {"2bit": 128, "1.6bit": 160}
+
 #: Type of embedding or head -> (values a block, bytes a block), GGUF v3.
 MATRIX_BLOCKS = {
     "F32": (1, 4),
@@ -52,7 +55,7 @@ class Shape:
 class Ternary:
     """A ternary linear layer: weight = scale * trit.
 
-    codes: uint8 [rows, ceil(cols / 128) * 32], I2_S blocks of 128, rows padded with trit 0.
+    codes: uint8 [rows, row_nbytes(cols, layout)], whole blocks, rows padded with trit 0.
     scale: one number; in weight-only networks also float32 [rows, groups], one for each of equal
     parts of a row, which are the whole row or 32, 64, 128, ... columns.
     """
@@ -61,6 +64,7 @@ class Ternary:
     rows: int
     cols: int
     scale: float | Float32Array
+    layout: str = "2bit"
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,11 @@ class Layer:
     ffn_post_norm: Float32Array | None = None
     window: int = 0
     rope_base: float | None = None
+
+
+def row_nbytes(cols: int, layout: str) -> int:
+    """Bytes of a row of `cols` trits."""
+    return -(-cols // ROW_LAYOUTS[layout]) * 32
 
 
 def aligned_bytes(n_bytes: int, alignment: int = 64) -> npt.NDArray[Any]:

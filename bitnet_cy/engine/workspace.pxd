@@ -25,6 +25,7 @@ cdef extern from "csrc/step.h" nogil:
 
     ctypedef struct bn_scratch:
         uint8_t *decoded
+        uint8_t *unpacked
         int32_t *tile
         float *up
         float *row

@@ -116,6 +116,8 @@ cdef class Workspace:
         for thread in range(self.threads):
             self.scratch[thread].decoded = <uint8_t *>self._new(
                 max(BN_GEMM_ROWS, 4 * BN_FLOAT_ROWS if n.weight_only else 0) * k_max)
+            if n.dense:
+                self.scratch[thread].unpacked = <uint8_t *>self._new(BN_GEMM_ROWS * k_max // 4)
             self.scratch[thread].tile = <int32_t *>self._new(tile * 4)
             self.scratch[thread].up = <float *>self._new(tile * 4)
             self.scratch[thread].row = <float *>self._new(k_max * 4)

@@ -9,6 +9,7 @@ import numpy as np
 from bitnet_cy.errors import UnsupportedError
 from bitnet_cy.formats.layouts import LAYOUTS, Layout, Ternary
 from bitnet_cy.formats.layouts.base import any_nonzero, check_scale, check_trits
+from bitnet_cy.formats.layouts.i1_6_s import row_nbytes
 from bitnet_cy.formats.layouts.i2_s import pack_blocks
 from bitnet_cy.formats.layouts.quarters import pack_quarters, unpack_quarters
 from bitnet_cy.formats.layouts.tl import read_kernels
@@ -68,20 +69,26 @@ def pack_rows(trits: np.ndarray) -> np.ndarray:
     return pack_blocks(trits.reshape(-1)).reshape(rows, -1)
 
 
-def rows_as_stored(raw: np.ndarray, rows: int, cols: int) -> np.ndarray | None:
-    """The rows of an I2_S tensor as they lie, uint8 [rows, cols / 4], without a copy.
+def rows_as_stored(
+    type_name: str, raw: np.ndarray, rows: int, cols: int
+) -> tuple[np.ndarray, str] | None:
+    """The rows of a tensor as they lie, uint8 [rows, bytes], and their layout, without a copy.
 
-    None if a row does not fill whole blocks; decode and `pack_rows` it then.
+    The layout is "2bit" or "1.6bit": what the engine runs. None for other types, and for I2_S
+    whose rows do not fill whole blocks; decode and `pack_rows` them.
     """
-    if cols % ROW_BLOCK:
+    if type_name == "I1_6_S":
+        nbytes = row_nbytes(cols)
+        return raw[: rows * nbytes].reshape(rows, nbytes), "1.6bit"
+    if type_name != "I2_S" or cols % ROW_BLOCK:
         return None
-    return raw[: rows * cols // 4].reshape(rows, cols // 4)
+    return raw[: rows * cols // 4].reshape(rows, cols // 4), "2bit"
 
 
-def scale_as_stored(raw: np.ndarray, rows: int, cols: int) -> float:
-    """The scale of an I2_S tensor; FormatError unless finite and not negative."""
-    count = rows * cols // 4
-    return float(check_scale(raw[count : count + 4].view("<f4")[0], "I2_S"))
+def scale_as_stored(raw: np.ndarray, stored: np.ndarray) -> float:
+    """The scale behind rows that rows_as_stored gave; FormatError unless it is finite and >= 0."""
+    scale = raw[stored.size : stored.size + 4].view("<f4")[0]
+    return float(check_scale(scale, "the tensor's"))
 
 
 def _layout(type_name: str) -> Layout:

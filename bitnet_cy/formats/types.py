@@ -53,6 +53,10 @@ def _i2_s(rows: int, cols: int) -> int | None:
     return rows * cols // 4 + 32 if rows * cols % 4 == 0 else None
 
 
+def _i1_6_s(rows: int, cols: int) -> int | None:
+    return rows * -(-cols // 160) * 32 + 32
+
+
 def tl2_payload(rows: int, cols: int) -> int | None:
     """Bytes that bitnet.cpp reserves for the codes of a TL2 tensor, or None if it cannot be one."""
     if cols < 256:
@@ -96,6 +100,7 @@ TYPES: tuple[TensorType, ...] = (
     TensorType(142, "PQ2_0", _blocks(128, 34), shared_id=True),
     TensorType(143, "PTQ1_0", _blocks(128, 28), shared_id=True),
     TensorType(335, "IQ2_BN_R4", _four_rows, shared_id=True),
+    TensorType(1600, "I1_6_S", _i1_6_s, shared_id=True),  # of this program only
 )
 
 _BY_ID: dict[int, list[TensorType]] = {}

@@ -5,11 +5,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* y = scale * trits . q / s; rows of whole I2_S blocks (kernels.h). In a weight-only network
+/* y = scale * trits . q / s; rows of whole blocks, I2_S (kernels.h) or dense (dense.h). In a
+ * weight-only network, whose rows are I2_S,
  * y = weights . x with weight[r][c] = scales[r * scale_stride + (c / 32 >> scale_shift)] * trit. */
 typedef struct bn_linear {
     const uint8_t *codes;
-    ptrdiff_t rows, blocks;
+    ptrdiff_t rows, cols, blocks;
     float scale;
     const float *scales;
     ptrdiff_t scale_stride;
@@ -49,6 +50,7 @@ typedef struct bn_network {
     int causal;                    /* else a query sees all keys of its sequence */
     int weight_only;               /* inputs of linear layers are floats, not int8 */
     bn_activation activation;
+    int dense; /* every linear layer has dense rows; else all have I2_S ones */
     const bn_layer *layers;
     bn_matrix embedding, head;
     const float *output_norm;

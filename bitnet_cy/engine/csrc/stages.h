@@ -49,6 +49,13 @@ static void bn_stage_embed(const bn_step *s, ptrdiff_t t) {
     }
 }
 
+/* Columns of a quantized input of n: whole blocks of the rows that it meets. */
+static inline ptrdiff_t bn_padded_columns(const bn_step *s, ptrdiff_t n) {
+    const ptrdiff_t block =
+        s->net->dense && !bn_step_uses_panels(s) ? BN_DENSE_BLOCK : BN_BLOCK;
+    return bn_ceil_div(n, block) * block;
+}
+
 /* ---- norm and int8 quantization: one unit per token, or per panel of tokens --------------- */
 
 static ptrdiff_t bn_prepare_units(const bn_step *s) {
@@ -66,7 +73,7 @@ static void bn_store_lane(const bn_step *s, const bn_input *input, ptrdiff_t t, 
 
 static void bn_store_input(const bn_step *s, const bn_input *input, const float *x, ptrdiff_t n,
                            ptrdiff_t t, const bn_scratch *scratch) {
-    const ptrdiff_t padded = bn_ceil_div(n, BN_BLOCK) * BN_BLOCK;
+    const ptrdiff_t padded = bn_padded_columns(s, n);
     if (s->net->weight_only) {
         float *values = input->values + t * padded;
         memcpy(values, x, (size_t)n * sizeof *x);
@@ -82,7 +89,7 @@ static void bn_store_input(const bn_step *s, const bn_input *input, const float 
 /* A lane of the last panel that no token fills. */
 static void bn_store_nothing(const bn_step *s, const bn_input *input, ptrdiff_t n, ptrdiff_t t,
                              const bn_scratch *scratch) {
-    const ptrdiff_t padded = bn_ceil_div(n, BN_BLOCK) * BN_BLOCK;
+    const ptrdiff_t padded = bn_padded_columns(s, n);
     if (s->net->weight_only) return;
     input->sums[t] = 0;
     memset(scratch->row_q, 0, (size_t)padded);
@@ -159,17 +166,23 @@ static void bn_linear_tile(const bn_step *s, const bn_input *input, const bn_lin
                            ptrdiff_t first, ptrdiff_t rows, int32_t *tile,
                            const bn_scratch *scratch) {
     const uint8_t *codes = linear->codes + first * linear->blocks * BN_BLOCK_BYTES;
+    const bn_kernels *kernels = s->kernels;
     if (!bn_step_uses_panels(s)) {
-        s->kernels->ternary_gemv(codes, linear->blocks, (int)rows, input->q, (int)s->tokens,
-                                 input->sums, tile);
+        (s->net->dense ? kernels->dense_gemv : kernels->ternary_gemv)(
+            codes, linear->blocks, (int)rows, input->q, (int)s->tokens, input->sums, tile);
         return;
     }
-    const ptrdiff_t stride = bn_tile_stride(s);
-    for (ptrdiff_t r = 0; r < rows; r += BN_GEMM_ROWS)
-        s->kernels->ternary_gemm(codes + r * linear->blocks * BN_BLOCK_BYTES, linear->blocks,
-                                 (int)(rows - r < BN_GEMM_ROWS ? rows - r : BN_GEMM_ROWS), input->q,
-                                 (int)bn_step_panels(s), input->sums, tile + r * stride, stride,
-                                 scratch->decoded);
+    const ptrdiff_t stride = bn_tile_stride(s), blocks = bn_ceil_div(linear->cols, BN_BLOCK);
+    for (ptrdiff_t r = 0; r < rows; r += BN_GEMM_ROWS) {
+        const int n = (int)(rows - r < BN_GEMM_ROWS ? rows - r : BN_GEMM_ROWS);
+        const uint8_t *from = codes + r * linear->blocks * BN_BLOCK_BYTES;
+        if (s->net->dense) {
+            kernels->dense_unpack(from, linear->blocks, n, scratch->unpacked, blocks);
+            from = scratch->unpacked;
+        }
+        kernels->ternary_gemm(from, blocks, n, input->q, (int)bn_step_panels(s), input->sums,
+                              tile + r * stride, stride, scratch->decoded);
+    }
 }
 
 /* y[t][r] (+)= row first + r . input[t], in float32: weights become floats a few rows at a time,

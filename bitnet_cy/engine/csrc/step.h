@@ -12,6 +12,7 @@
 /* Working memory of one thread. */
 typedef struct bn_scratch {
     uint8_t *decoded;   /* BN_GEMM_ROWS rows of K codes, or BN_FLOAT_ROWS of K floats */
+    uint8_t *unpacked;  /* where rows are dense: BN_GEMM_ROWS rows of I2_S */
     int32_t *tile;      /* one integer tile */
     float *up;          /* one tile of the up projection, token by token */
     float *row;         /* one normalized row */
