@@ -172,8 +172,10 @@ class Model:
         {"ternary": {"mapped": bytes, "copied": bytes}, ...}: mapped bytes are the file's own
         pages, which the system may drop and read again.
         """
-        cache = {"mapped": 0, "copied": self.kv_cache_nbytes}
-        return {name: dict(part) for name, part in self.network.parts.items()} | {"KV cache": cache}
+        parts = {name: dict(part) for name, part in self.network.parts.items()}
+        if self.network.screen is not None:
+            parts["head screen"] = {"mapped": 0, "copied": self.network.screen.nbytes}
+        return parts | {"KV cache": {"mapped": 0, "copied": self.kv_cache_nbytes}}
 
     @property
     def nbytes_per_token(self) -> int:
