@@ -409,14 +409,93 @@ static int check_softmax_step(const bn_kernels *kernels) {
     return wrong || state[0][1][7] == state[0][1][7];
 }
 
+/* Sums of a screen against the scalar ones, also at the largest codes, steps and activations; and
+ * codes that, as sums and errors say, are as near to the row as the scalar ones. */
+static int screen_case(const bn_kernels *kernels, ptrdiff_t groups, int rows, int extreme) {
+    const ptrdiff_t cols = groups * BN_SCREEN_GROUP, blocks = cols / 32;
+    uint8_t *bytes = allocate((size_t)(rows * cols));
+    int8_t *x = allocate((size_t)(2 * cols));
+    int16_t *x_sums = allocate((size_t)(2 * blocks) * 2);
+    uint8_t *nibbles = bytes, *plane = nibbles + rows * cols / 2, *steps = plane + rows * cols / 8;
+    int64_t expected[MAX_ROWS][2], found[MAX_ROWS][2];
+    int wrong = 0;
+    for (ptrdiff_t i = 0; i < rows * cols; i++) bytes[i] = extreme ? 255 : (uint8_t)random_bits();
+    memset(x_sums, 0, (size_t)(2 * blocks) * 2);
+    for (ptrdiff_t i = 0; i < 2 * cols; i++) {
+        x[i] = (int8_t)(extreme == 1 ? 127 : extreme == 2 ? -128 : (int)(random_bits() % 256) - 128);
+        x_sums[i / 32] = (int16_t)(x_sums[i / 32] + x[i]);
+    }
+    const bn_screen_query query = {x, x + cols, x_sums, x_sums + blocks};
+    for (int of = 1; of <= 3; of++) {
+        const uint8_t *codes = of & 1 ? nibbles : NULL, *bits = of & 2 ? plane : NULL;
+        bn_screen_sums_scalar(codes, bits, steps, rows, groups, &query, expected);
+        kernels->screen_sums(codes, bits, steps, rows, groups, &query, found);
+        wrong += memcmp(expected, found, (size_t)rows * sizeof *found) != 0;
+    }
+    free(bytes), free(x), free(x_sums);
+    return wrong;
+}
+
+static int encode_case(const bn_kernels *kernels, ptrdiff_t groups, int kind) {
+    const ptrdiff_t cols = groups * BN_SCREEN_GROUP;
+    float *w = allocate((size_t)cols * 4);
+    bn_screen_row row[2];
+    int wrong = 0;
+    for (ptrdiff_t i = 0; i < cols; i++) w[i] = kind == 1 ? 0 : random_float();
+    if (kind == 2) w[random_bits() % (uint32_t)cols] = NAN;
+    if (kind == 3) w[random_bits() % (uint32_t)cols] = -INFINITY;
+    for (int i = 0; i < 2; i++) {
+        row[i].nibbles = allocate((size_t)cols / 2);
+        row[i].steps = allocate((size_t)cols / 32);
+        for (int p = 0; p < BN_SCREEN_PLANES; p++) row[i].planes[p] = allocate((size_t)cols / 8);
+        if (i) kernels->screen_encode(w, groups, &row[i]);
+        else bn_screen_encode_scalar(w, groups, &row[i]);
+    }
+    wrong += row[0].step != row[1].step || memcmp(row[0].steps, row[1].steps, (size_t)cols / 32);
+    for (int level = 0; level <= BN_SCREEN_PLANES; level++)
+        wrong += far_apart(row[1].error[level], row[0].error[level], row[0].error[level] * 1e-3f);
+    for (int level = 0; level <= BN_SCREEN_PLANES && row[1].error[0] < INFINITY; level++) {
+        double rest = 0;
+        for (ptrdiff_t i = 0; i < cols; i++) {
+            const ptrdiff_t g = i / BN_SCREEN_GROUP, c = i % BN_SCREEN_GROUP;
+            int code = bn_nibble_of(row[1].nibbles + g * BN_SCREEN_GROUP / 2, (int)c);
+            for (int p = 0; p < level; p++)
+                code = 2 * code + bn_bit_of(row[1].planes[p] + g * BN_SCREEN_GROUP / 8, (int)c);
+            double cell = (double)row[1].steps[i / 32] * row[1].step / (1 << level);
+            double value = (code + 0.5 - (8 << level)) * cell;
+            rest += (w[i] - value) * (w[i] - value);
+        }
+        wrong += !(sqrt(rest) <= row[1].error[level]);
+    }
+    for (int i = 0; i < 2; i++) {
+        free(row[i].nibbles), free(row[i].steps);
+        for (int p = 0; p < BN_SCREEN_PLANES; p++) free(row[i].planes[p]);
+    }
+    free(w);
+    return wrong;
+}
+
+static int check_screen(const bn_kernels *kernels) {
+    int wrong = 0;
+    for (int groups = 1; groups <= 4; groups++)
+        for (int extreme = 0; extreme < 3; extreme++)
+            for (int rows = 1; rows <= 5; rows++)
+                wrong += screen_case(kernels, groups, rows, extreme);
+    for (int extreme = 0; extreme < 3; extreme++)
+        wrong += screen_case(kernels, BN_SCREEN_COLS / BN_SCREEN_GROUP, 1, extreme);
+    for (int i = 0; i < 40; i++) wrong += encode_case(kernels, 1 + i % 5, i % 4);
+    return wrong;
+}
+
 static int check(const bn_kernels *kernels) {
     int products = check_products(kernels), quantize = check_quantize(kernels);
     int f16 = check_f16(kernels), i8 = check_i8(kernels), dense = check_dense(kernels);
+    int screen = check_screen(kernels);
     int floats = check_floats(kernels) + check_scale_tile(kernels) + check_decode(kernels);
     floats += check_multiply_add(kernels) + check_transpose(kernels) + check_softmax_step(kernels);
-    printf("%s: products %d, dense %d, quantize %d, float16 %d, int8 %d, floats (%s) %d wrong\n",
-           kernels->name, products, dense, quantize, f16, i8, kernels->float_name, floats);
-    return products || dense || quantize || f16 || i8 || floats;
+    printf("%s: products %d, dense %d, screen %d, quantize %d, float16 %d, int8 %d, floats (%s) %d wrong\n",
+           kernels->name, products, dense, screen, quantize, f16, i8, kernels->float_name, floats);
+    return products || dense || screen || quantize || f16 || i8 || floats;
 }
 
 int main(int count, char **names) {

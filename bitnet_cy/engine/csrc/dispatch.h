@@ -50,7 +50,7 @@ typedef struct bn_table_row {
     .i8_to_f32 = bn_i8_to_f32_##ISA, .transpose = bn_transpose_##ISA,                          \
     .softmax_step = bn_softmax_step_##ISA, .scale_tile = bn_scale_tile_##ISA,                  \
     .relu2_mul = bn_relu2_mul_##ISA, .silu_mul = bn_silu_mul_##ISA, .gelu_mul = bn_gelu_mul_##ISA,     \
-    .decode_ternary = bn_decode_ternary_##ISA, .screen_encode = bn_screen_encode_##ISA
+    .decode_ternary = bn_decode_ternary_##ISA
 
 static const bn_table_row bn_table[] = {
     {0,
@@ -63,6 +63,7 @@ static const bn_table_row bn_table[] = {
       .dense_unpack = bn_dense_unpack_scalar,
       .quantize = bn_quantize_scalar,
       .screen_sums = bn_screen_sums_scalar,
+      .screen_encode = bn_screen_encode_scalar,
       BN_FLOAT_OPERATIONS(scalar)}},
 #ifdef BN_X86
     {BN_CPU_AVX2,
@@ -75,6 +76,7 @@ static const bn_table_row bn_table[] = {
       .dense_unpack = bn_dense_unpack_avx2,
       .quantize = bn_quantize_avx2,
       .screen_sums = bn_screen_sums_avx2,
+      .screen_encode = bn_screen_encode_avx2,
       BN_FLOAT_OPERATIONS(avx2)}},
 #ifdef BN_X86_VEX_VNNI
     {BN_CPU_AVX2 | BN_CPU_AVXVNNI,
@@ -87,6 +89,7 @@ static const bn_table_row bn_table[] = {
       .dense_unpack = bn_dense_unpack_avx2,
       .quantize = bn_quantize_avx2,
       .screen_sums = bn_screen_sums_avx2,
+      .screen_encode = bn_screen_encode_avx2,
       BN_FLOAT_OPERATIONS(avx2)}},
 #endif
     {BN_CPU_AVX2 | BN_CPU_AVX512VNNI,
@@ -99,6 +102,7 @@ static const bn_table_row bn_table[] = {
       .dense_unpack = bn_dense_unpack_avx2,
       .quantize = bn_quantize_avx2,
       .screen_sums = bn_screen_sums_avx512vnni,
+      .screen_encode = bn_screen_encode_avx2,
       BN_FLOAT_OPERATIONS(avx2),
       .multiply_add = bn_multiply_add_avx512}},
 #endif
@@ -113,6 +117,7 @@ static const bn_table_row bn_table[] = {
       .dense_unpack = bn_dense_unpack_neon,
       .quantize = bn_quantize_neon,
       .screen_sums = bn_screen_sums_neon,
+      .screen_encode = bn_screen_encode_scalar,
       BN_FLOAT_OPERATIONS(neon)}},
 #endif
 #ifdef BN_ARM64_DOT
@@ -126,6 +131,7 @@ static const bn_table_row bn_table[] = {
       .dense_unpack = bn_dense_unpack_neon,
       .quantize = bn_quantize_neon,
       .screen_sums = bn_screen_sums_neon,
+      .screen_encode = bn_screen_encode_scalar,
       BN_FLOAT_OPERATIONS(neon)}},
     {BN_CPU_DOTPROD | BN_CPU_I8MM,
      {.name = "neoni8mm",
@@ -137,6 +143,7 @@ static const bn_table_row bn_table[] = {
       .dense_unpack = bn_dense_unpack_neon,
       .quantize = bn_quantize_neon,
       .screen_sums = bn_screen_sums_neon,
+      .screen_encode = bn_screen_encode_scalar,
       BN_FLOAT_OPERATIONS(neon)}},
 #endif
 };

@@ -1,5 +1,5 @@
-/* NEON: sums of the screen. Four products of at most 15 * 128 fit int16; times the block's step
- * below 2^21, twice a block and lane, and BN_SCREEN_COLS are 512 blocks. */
+/* NEON: the screen. Four products of at most 31 * 128 fit int16; times the block's step below 2^22,
+ * twice a block and lane, and BN_SCREEN_COLS are 256 blocks. */
 #ifndef BN_KERNELS_NEON_SCREEN_H
 #define BN_KERNELS_NEON_SCREEN_H
 
@@ -19,65 +19,62 @@ BN_INLINE int32x4_t bn_screen_part_neon(int32x4_t sum, uint8x16_t first, uint8x1
     return vmlal_n_s16(sum, vget_high_s16(products), step);
 }
 
-BN_INLINE void bn_screen_block_neon(int32x4_t sums[2], uint8x16_t first, uint8x16_t second,
-                                    const int8_t *high, const int8_t *low, int16_t step) {
-    sums[0] = bn_screen_part_neon(sums[0], first, second, high, step);
-    sums[1] = bn_screen_part_neon(sums[1], first, second, low, step);
-}
+enum { BN_SCREEN_NIBBLES = 1, BN_SCREEN_PLANE = 2 };
 
-BN_INLINE void bn_screen_group_neon(int32x4_t sums[2], const uint8_t *codes, int bits,
-                                    const uint8_t *steps, const int8_t *high, const int8_t *low) {
-    const uint8x16_t low4 = vdupq_n_u8(15), low1 = vdupq_n_u8(1);
-    if (bits == 4) {
-        for (int i = 0; i < 4; i++) {
-            uint8x16_t a = vld1q_u8(codes + 32 * i), b = vld1q_u8(codes + 32 * i + 16);
-            bn_screen_block_neon(sums, vandq_u8(a, low4), vandq_u8(b, low4), high + 64 * i,
-                                 low + 64 * i, steps[2 * i]);
-            bn_screen_block_neon(sums, vshrq_n_u8(a, 4), vshrq_n_u8(b, 4), high + 64 * i + 32,
-                                 low + 64 * i + 32, steps[2 * i + 1]);
-        }
-        return;
+/* 16 codes: piece p (0 or 1) of block j of a group; `of` says of what they are made. */
+BN_INLINE uint8x16_t bn_screen_codes_neon(const uint8_t *nibbles, const uint8_t *plane, int of, int j,
+                                          int p) {
+    uint8x16_t codes = vdupq_n_u8(0);
+    if (of & BN_SCREEN_NIBBLES) {
+        codes = vld1q_u8(nibbles + 64 * (j / 4) + 32 * (j % 2) + 16 * p);
+        codes = j % 4 < 2 ? vandq_u8(codes, vdupq_n_u8(15)) : vshrq_n_u8(codes, 4);
+        if (of & BN_SCREEN_PLANE) codes = vaddq_u8(codes, codes);
     }
-    uint8x16_t a = vld1q_u8(codes), b = vld1q_u8(codes + 16);
-    for (int j = 0; j < 8; j++, a = vshrq_n_u8(a, 1), b = vshrq_n_u8(b, 1))
-        bn_screen_block_neon(sums, vandq_u8(a, low1), vandq_u8(b, low1), high + 32 * j,
-                             low + 32 * j, steps[j]);
+    if (of & BN_SCREEN_PLANE) {
+        uint8x16_t bit = vshlq_u8(vld1q_u8(plane + 16 * p), vdupq_n_s8((int8_t)-j));
+        codes = vorrq_u8(codes, vandq_u8(bit, vdupq_n_u8(1)));
+    }
+    return codes;
 }
 
-BN_INLINE void bn_screen_rows_neon(const uint8_t *codes, int bits, const uint8_t *steps, int rows,
-                                   ptrdiff_t groups, const bn_screen_query *x,
-                                   int64_t (*sums)[2]) {
+BN_INLINE void bn_screen_rows_neon(const uint8_t *nibbles, const uint8_t *plane, int of,
+                                   const uint8_t *steps, int rows, ptrdiff_t groups,
+                                   const bn_screen_query *x, int64_t (*sums)[2]) {
     for (int r = 0; r < rows; r++) {
-        int32x4_t sum[2] = {vdupq_n_s32(0), vdupq_n_s32(0)}, ones[2] = {sum[0], sum[0]};
+        int32x4_t high = vdupq_n_s32(0), low = high, ones[2] = {high, high};
         for (ptrdiff_t g = 0; g < groups; g++, steps += BN_SCREEN_BLOCKS) {
             int16x8_t words = vreinterpretq_s16_u16(vmovl_u8(vld1_u8(steps)));
-            int16x8_t high = vld1q_s16(x->high_sums + 8 * g), low = vld1q_s16(x->low_sums + 8 * g);
-            ones[0] = vmlal_s16(ones[0], vget_low_s16(words), vget_low_s16(high));
-            ones[0] = vmlal_s16(ones[0], vget_high_s16(words), vget_high_s16(high));
-            ones[1] = vmlal_s16(ones[1], vget_low_s16(words), vget_low_s16(low));
-            ones[1] = vmlal_s16(ones[1], vget_high_s16(words), vget_high_s16(low));
-            bn_screen_group_neon(sum, codes, bits, steps, x->high + BN_SCREEN_GROUP * g,
-                                 x->low + BN_SCREEN_GROUP * g);
-            codes += BN_SCREEN_GROUP / 8 * bits;
+            int16x8_t a = vld1q_s16(x->high_sums + 8 * g), b = vld1q_s16(x->low_sums + 8 * g);
+            ones[0] = vmlal_s16(ones[0], vget_low_s16(words), vget_low_s16(a));
+            ones[0] = vmlal_s16(ones[0], vget_high_s16(words), vget_high_s16(a));
+            ones[1] = vmlal_s16(ones[1], vget_low_s16(words), vget_low_s16(b));
+            ones[1] = vmlal_s16(ones[1], vget_high_s16(words), vget_high_s16(b));
+            BN_UNROLL(8)
+            for (int j = 0; j < 8; j++) {
+                const ptrdiff_t at = BN_SCREEN_GROUP * g + 32 * j;
+                uint8x16_t first = bn_screen_codes_neon(nibbles, plane, of, j, 0);
+                uint8x16_t second = bn_screen_codes_neon(nibbles, plane, of, j, 1);
+                high = bn_screen_part_neon(high, first, second, x->high + at, steps[j]);
+                low = bn_screen_part_neon(low, first, second, x->low + at, steps[j]);
+            }
+            if (of & BN_SCREEN_NIBBLES) nibbles += BN_SCREEN_GROUP / 2;
+            if (of & BN_SCREEN_PLANE) plane += BN_SCREEN_GROUP / 8;
         }
-        sums[r][0] = vaddlvq_s32(sum[0]) * 128 + vaddlvq_s32(sum[1]);
+        sums[r][0] = vaddlvq_s32(high) * 128 + vaddlvq_s32(low);
         sums[r][1] = vaddlvq_s32(ones[0]) * 128 + vaddlvq_s32(ones[1]);
     }
 }
 
-static void bn_screen_nibbles_neon(const uint8_t *codes, const uint8_t *steps, int rows,
-                                   ptrdiff_t groups, const bn_screen_query *x,
-                                   int64_t (*sums)[2]) {
-    bn_screen_rows_neon(codes, 4, steps, rows, groups, x, sums);
-}
-
-static void bn_screen_bits_neon(const uint8_t *codes, const uint8_t *steps, int rows,
-                                ptrdiff_t groups, const bn_screen_query *x, int64_t (*sums)[2]) {
-    bn_screen_rows_neon(codes, 1, steps, rows, groups, x, sums);
-}
-
-static void bn_screen_encode_neon(const float *w, ptrdiff_t groups, bn_screen_row *row) {
-    bn_screen_encode_body(w, groups, row);
+static void bn_screen_sums_neon(const uint8_t *nibbles, const uint8_t *plane, const uint8_t *steps,
+                                int rows, ptrdiff_t groups, const bn_screen_query *x,
+                                int64_t (*sums)[2]) {
+    if (!plane)
+        bn_screen_rows_neon(nibbles, plane, BN_SCREEN_NIBBLES, steps, rows, groups, x, sums);
+    else if (!nibbles)
+        bn_screen_rows_neon(nibbles, plane, BN_SCREEN_PLANE, steps, rows, groups, x, sums);
+    else
+        bn_screen_rows_neon(nibbles, plane, BN_SCREEN_NIBBLES | BN_SCREEN_PLANE, steps, rows, groups,
+                            x, sums);
 }
 
 #endif
