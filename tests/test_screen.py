@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from bitnet_cy.engine import Network, Session, forward_together, kernels, screen
 from bitnet_cy.errors import OptionError
+from bitnet_cy.sampling import MOST_WANTED
 
 IDS = np.random.default_rng(3).integers(0, 300, 24).tolist()
 HIDDEN, VOCAB = 320, 1500
@@ -158,7 +159,7 @@ def test_what_cannot_be_searched_is_an_error() -> None:
     network, _ = networks.make()
     session = Session(network, context_length=8)
     session.make_screen()
-    for k in (0, screen.MOST + 1):
+    for k in (0, MOST_WANTED + 1):
         with pytest.raises(OptionError, match="k is"):
             session.forward_top([1], k)
     with pytest.raises(OptionError, match="listed is"):

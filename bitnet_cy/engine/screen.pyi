@@ -2,9 +2,11 @@ from typing import Any
 
 from bitnet_cy.engine.network import Network
 
-MOST: int
-
 class Screen:
+    @property
+    def nbytes(self) -> int: ...
+
+class Searches:
     @property
     def nbytes(self) -> int: ...
 
