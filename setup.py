@@ -17,7 +17,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError
 
-MODULES = ("kernels", "dense", "network", "screen", "workspace", "session")
+MODULES = ("kernels", "dense", "network", "screen", "workspace", "session", "encoder")
 # One binary for every CPython from 3.11 on; 3.10 lacks parts of the stable ABI that Cython needs,
 # and free-threaded CPython has none.
 STABLE_ABI = sys.version_info >= (3, 11) and not sysconfig.get_config_var("Py_GIL_DISABLED")

@@ -38,6 +38,18 @@ class Batch:
         """Let a generation take part from the next step on. The session is empty."""
         self._new.append(Member(key, session, writer))
 
+    def run(self, count: int, most: int, join: Callable[[int], None]) -> list[list[Chunk]]:
+        """The chunks of `count` generations, at most `most` at once; join adds one by its key."""
+        chunks: list[list[Chunk]] = [[] for _ in range(count)]
+        started = 0
+        while started < count or len(self):
+            while started < count and len(self) < most:
+                join(started)
+                started += 1
+            for key, chunk in self.step():
+                chunks[key].append(chunk)
+        return chunks
+
     def step(self) -> Iterator[tuple[int, Chunk]]:
         """One token for every generation, with its key; finished ones leave the batch.
 

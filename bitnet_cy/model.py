@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_cy import architectures, chat, checks, engine, hub, memory
+from bitnet_cy import architectures, chat, checks, embedding, engine, hub, memory
 from bitnet_cy.batch import Batch
-from bitnet_cy.errors import FormatError, OptionError
+from bitnet_cy.errors import FormatError, OptionError, UnsupportedError
 from bitnet_cy.formats import gguf
 from bitnet_cy.generation import Chunk, Generation, GenerationConfig, Writer, check_fits, run
 from bitnet_cy.sessions import SessionPool
@@ -40,6 +40,7 @@ def load(
     kv_dtype: str = "float16",
     weights: str = "auto",
     activation: str | None = None,
+    activation_dtype: str | None = None,
     pre: str | None = None,
     head: str = "auto",
 ) -> Model:
@@ -59,7 +60,11 @@ def load(
         weights: how the ternary weights lie in memory: "2bit", as in I2_S files, "1.6bit", five in
             a byte, or "auto": what the file holds, or a copy in 1.6 bits where a few milliseconds
             of measuring show that this machine reads it faster. The text is the same.
-        activation: "relu2" or "silu", where the file does not say and the family leaves it open.
+        activation: "relu2", "silu" or "gelu", where the file does not say and the family leaves
+            it open.
+        activation_dtype: what weights are multiplied with. "int8" quantizes each token's values,
+            as BitNet b1.58 models were trained to bear; "float32" does not, for models whose
+            weights alone are ternary. None goes by the file.
         pre: the rule that splits text before tokenizing, such as "llama-bpe", where the file
             names none and its vocabulary is not a known one.
         head: how the largest logits are found, the same ones in either way: "full" reads the
@@ -77,7 +82,7 @@ def load(
     checks.member("head", head, HEADS)
     checks.member("weights", weights, architectures.CHOICES)
     file = _open(path, revision)
-    config = architectures.describe(file, activation=activation)
+    config = architectures.describe(file, activation=activation, activation_dtype=activation_dtype)
     return Model(file, config, choice, context_length, kv_dtype, weights, pre, head)
 
 
@@ -102,7 +107,11 @@ class Model:
     ) -> None:
         self.path, self.architecture = file.path, config.architecture
         self.config, self.threads, self.kv_dtype = config, threads, kv_dtype
-        self.context_length = _context_length(context_length, config.context_length)
+        longest = config.context_length
+        asked = min(longest, DEFAULT_CONTEXT) if context_length is None else context_length
+        self.context_length = checks.whole(
+            "context_length", asked, 1, longest, ", which this model allows"
+        )
         self._file, self._pre = file, pre
         self._require(file.nbytes, "")
         left = memory.available()
@@ -258,14 +267,10 @@ class Model:
         batch_size = checks.whole("batch_size", batch_size, 1, 64)
         settings = _settings(config, options)
         waiting = [self._prompt_ids(prompt) for prompt in prompts]
-        chunks: list[list[Chunk]] = [[] for _ in waiting]
-        batch, started = Batch(engine.forward_together), 0
-        while started < len(waiting) or len(batch):
-            while started < len(waiting) and len(batch) < batch_size:
-                self._join(batch, started, waiting[started], settings)
-                started += 1
-            for key, chunk in batch.step():
-                chunks[key].append(chunk)
+        batch = Batch(engine.forward_together)
+        chunks = batch.run(
+            len(waiting), batch_size, lambda key: self._join(batch, key, waiting[key], settings)
+        )
         return [
             Generation.from_chunks(ids, parts) for ids, parts in zip(waiting, chunks, strict=True)
         ]
@@ -276,6 +281,34 @@ class Model:
         writer = Writer(ids, config, self.tokenizer, self.context_length, continuation=continuation)
         length = min(self.context_length, len(ids) + writer.remaining)
         batch.add(key, self.new_session(length), writer)
+
+    def embed(
+        self,
+        texts: Sequence[str | Sequence[int]],
+        *,
+        pooling: str | None = None,
+        normalize: bool = True,
+        batch_size: int = 32,
+    ) -> NDArray[np.float32]:
+        """Vectors of texts: float32 [len(texts), hidden_size].
+
+        Arguments
+            texts: of any lengths, or lists of token ids. Text is encoded as the file asks; what
+                the model was trained to read before a text (such as "query: ") is the caller's.
+            pooling: "mean" of the tokens' vectors, "cls" (the first) or "last"; None: the file's.
+            normalize: give vectors of length 1, whose dot products are cosines.
+            batch_size: most texts computed at once. A text's vector does not depend on it.
+
+        Raises OptionError for a bad option or text, ContextError for a text that is too long.
+        """
+        if isinstance(texts, (str, bytes)) or not isinstance(texts, Sequence):
+            raise OptionError(f"texts is {texts!r:.60}; give a list of texts")
+        pooling = embedding.chosen_pooling(pooling, self.config.pooling)
+        batch_size = checks.whole("batch_size", batch_size, 1, 1024)
+        ids = [self._text_ids(text) for text in texts]
+        return embedding.embed(
+            self.network, ids, pooling, normalize, batch_size, self.threads.count
+        )
 
     def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """The logits after each token: float32 [len(ids), vocab_size]. Needs no tokenizer."""
@@ -288,6 +321,11 @@ class Model:
 
     def new_session(self, context_length: int | None = None) -> engine.Session:
         """An empty engine session of this model, for evaluating tokens step by step."""
+        if not self.config.causal:
+            raise UnsupportedError(
+                f"{self.path.name} sees texts from both sides and cannot continue them; it gives "
+                "vectors of texts: use embed"
+            )
         length = context_length or self.context_length
         nbytes = self.kv_cache_nbytes // self.context_length * length
         name = f"the KV cache of {length} tokens"
@@ -315,7 +353,17 @@ class Model:
 
         return chunks()
 
+    def _require_generative(self) -> None:
+        if self.config.pooling is not None:
+            raise UnsupportedError(
+                f"{self.path.name} is an embedding model and writes no text; use embed"
+            )
+
     def _prompt_ids(self, prompt: str | Sequence[int]) -> list[int]:
+        self._require_generative()
+        return self._text_ids(prompt)
+
+    def _text_ids(self, prompt: str | Sequence[int]) -> list[int]:
         if not isinstance(prompt, str):
             return self._checked_ids(prompt)
         ids = self.tokenizer.encode(prompt)
@@ -326,6 +374,7 @@ class Model:
         return self._checked_ids(ids)
 
     def _chat_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        self._require_generative()
         return self._checked_ids(chat.encode(messages, self.tokenizer, self.architecture))
 
     def _checked_ids(self, ids: Any) -> list[int]:
@@ -354,9 +403,3 @@ def _settings(config: GenerationConfig | None, options: dict[str, Any]) -> Gener
     if config is not None and not isinstance(config, GenerationConfig):
         raise OptionError(f"config is {config!r}; give a GenerationConfig, or options by name")
     return (config or GenerationConfig()).updated(**options)
-
-
-def _context_length(asked: Any, longest: int) -> int:
-    if asked is None:
-        return min(longest, DEFAULT_CONTEXT)
-    return checks.whole("context_length", asked, 1, longest, ", which this model allows")

@@ -75,7 +75,7 @@ def test_activation_user_then_file_then_rule(tiny: Path, tmp_path: Path) -> None
         assert architectures.describe(file).activation == "relu2"
         assert architectures.describe(file, activation="silu").activation == "silu"
         with pytest.raises(OptionError, match="relu2, silu"):
-            architectures.describe(file, activation="gelu")
+            architectures.describe(file, activation="tanh")
         prefix = file.metadata["general.architecture"]
     named = rewritten(tiny, tmp_path / "named.gguf", {f"{prefix}.hidden_activation": "silu"})
     with gguf.read(named) as file:
@@ -174,7 +174,7 @@ def test_damaged_weights_are_refused(tiny: Path, tmp_path: Path) -> None:
         ("attention.layer_norm_rms_epsilon", float("nan"), "positive number"),
         ("rope.freq_base", -1.0, "positive number"),
         ("rope.scaling.type", "yarn", "rope scaling"),
-        ("hidden_activation", "gelu", "'gelu'"),
+        ("hidden_activation", "tanh", "'tanh'"),
     ],
 )
 def test_absurd_metadata_is_refused(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from bitnet_cy.architectures.arrangement import Arrangement, arrange
@@ -13,6 +15,11 @@ from bitnet_cy.formats import ternary
 from bitnet_cy.formats.gguf import GGUFFile, TensorInfo
 
 _CHECKED_ROWS = 16
+_SUB_NORMS = ("attn_sub_norm", "ffn_sub_norm")
+_INPUT_SUB_NORMS = ("attn_output_norm_in", "ffn_down_norm_in")
+_INPUT_NORMS = (
+    "attn_q_norm_in", "attn_k_norm_in", "attn_v_norm_in", "ffn_gate_norm_in", "ffn_up_norm_in",
+)  # fmt: skip
 
 
 def build(
@@ -67,9 +74,6 @@ class _Tensors:
         def linear(part: str, rows: int, cols: int) -> Ternary:
             return self.ternary(f"blk.{index}.{part}.weight", rows, cols)
 
-        def norm(part: str, size: int) -> Float32Array:
-            return self.vector(f"blk.{index}.{part}.weight", size)
-
         return Layer(
             q=linear("attn_q", heads, c.hidden_size),
             k=linear("attn_k", kv_heads, c.hidden_size),
@@ -78,11 +82,39 @@ class _Tensors:
             gate=linear("ffn_gate", c.ffn_size, c.hidden_size),
             up=linear("ffn_up", c.ffn_size, c.hidden_size),
             down=linear("ffn_down", c.hidden_size, c.ffn_size),
-            attn_norm=norm("attn_norm", c.hidden_size),
-            ffn_norm=norm("ffn_norm", c.hidden_size),
-            attn_sub_norm=norm("attn_sub_norm", heads) if c.sub_norms else None,
-            ffn_sub_norm=norm("ffn_sub_norm", c.ffn_size) if c.sub_norms else None,
+            window=c.windows[index],
+            rope_base=c.rope_bases[index],
+            **self.norms(index),
         )
+
+    def norms(self, index: int) -> dict[str, Any]:
+        """The norms of a layer by their fields in Layer.
+
+        What the attention output and the down projection normalize their input with is a sub-norm
+        by another name.
+        """
+        c = self.config
+        heads = c.n_heads * c.head_dim
+
+        def norm(part: str, size: int) -> Float32Array:
+            return self.vector(f"blk.{index}.{part}.weight", size)
+
+        found: dict[str, Any] = {
+            name: norm(name, c.hidden_size) for name in ("attn_norm", "ffn_norm")
+        }
+        if c.sub_norms or c.input_norms:
+            names = _SUB_NORMS if c.sub_norms else _INPUT_SUB_NORMS
+            found["attn_sub_norm"] = norm(names[0], heads)
+            found["ffn_sub_norm"] = norm(names[1], c.ffn_size)
+        if c.input_norms:
+            found["input_norms"] = tuple(norm(part, c.hidden_size) for part in _INPUT_NORMS)
+        if c.head_norms:
+            found["q_norm"] = norm("attn_q_norm", c.head_dim)
+            found["k_norm"] = norm("attn_k_norm", c.head_dim)
+        if c.post_norms:
+            found["attn_post_norm"] = norm("post_attention_norm", c.hidden_size)
+            found["ffn_post_norm"] = norm("post_ffw_norm", c.hidden_size)
+        return found
 
     def ternary(self, name: str, rows: int, cols: int) -> Ternary:
         info = self.info(name, (rows, cols))
@@ -92,8 +124,9 @@ class _Tensors:
         stored = ternary.rows_as_stored(info.type_name, raw, rows, cols)
         try:
             if stored is None:
-                found = ternary.decode(info.type_name, raw, rows, cols)
-                return Ternary(ternary.pack_rows(found.trits), rows, cols, _one(found.scale))
+                found = ternary.decode(info.type_name, raw, rows, cols, grouped=True)
+                scale = self.scale(found.scale)
+                return Ternary(ternary.pack_rows(found.trits), rows, cols, scale)
             codes, layout = stored
             self._check_codes(codes, layout)
             return Ternary(codes, rows, cols, ternary.scale_as_stored(raw, codes), layout)
@@ -105,6 +138,17 @@ class _Tensors:
             raise FormatError("I2_S holds code 3, which is no trit: damaged, or not ternary")
         if layout == "1.6bit" and dense.is_damaged(codes, self.threads):
             raise FormatError("I1_6_S holds a byte that no five trits make: damaged")
+
+    def scale(self, scale: np.ndarray) -> float | Float32Array:
+        """One number, or one for each group. A matrix of zeros may have 0, where 1 is the same."""
+        if scale.size == 1:
+            return float(scale.reshape(())) or 1.0
+        if self.config.activation_dtype != "float32":
+            raise UnsupportedError(
+                f"{np.unique(scale).size} scales in one matrix, and int8 activations need one; "
+                'load the model with activation_dtype="float32" if only its weights are ternary'
+            )
+        return scale
 
     def matrix(self, name: str) -> Matrix:
         c = self.config
@@ -140,8 +184,3 @@ class _Tensors:
             f"ternary weights ({', '.join(ternary.NAMES)}): convert a BitNet b1.58 checkpoint, or "
             "use llama.cpp for this file"
         )
-
-
-def _one(scale: np.ndarray) -> float:
-    """A tensor's single scale. A tensor of zeros may have scale 0, where 1 means the same."""
-    return float(scale) or 1.0

@@ -12,9 +12,14 @@ class ModelConfig:
     """Sizes (counts), switches and names of one model.
 
     rope_interleaved: rotary pairs are (2i, 2i+1) instead of (i, i + head_dim / 2).
-    activation: "relu2" or "silu", applied to the gate. sub_norms: whether the inputs of the
-    attention output and of the down projection are normalized. tied_head: the output head is the
-    token embedding.
+    activation: "relu2", "silu" or "gelu", applied to the gate. sub_norms: whether the inputs of
+    the attention output and of the down projection are normalized. tied_head: the output head is
+    the token embedding. head_norms, post_norms, causal: as in Family. input_norms: every linear
+    layer normalizes its own input. embedding_scale, attention_scale: factors of embeddings and of
+    scores (0: 1 / sqrt(head_dim)). windows: keys that a query of each layer sees, 0 for all.
+    rope_bases: of each layer. activation_dtype: what linear layers multiply weights with, "int8"
+    (BitNet b1.58) or "float32" (models whose weights alone are ternary). pooling: how an embedding
+    model makes one vector of its tokens', "mean", "cls" or "last"; None for others.
     """
 
     architecture: str
@@ -33,6 +38,16 @@ class ModelConfig:
     activation: str
     sub_norms: bool
     tied_head: bool
+    head_norms: bool = False
+    post_norms: bool = False
+    causal: bool = True
+    input_norms: bool = False
+    embedding_scale: float = 1.0
+    attention_scale: float = 0.0
+    windows: tuple[int, ...] = ()
+    rope_bases: tuple[float, ...] = ()
+    activation_dtype: str = "int8"
+    pooling: str | None = None
 
     def shape(self) -> Shape:
         """The part the engine needs."""
@@ -48,4 +63,8 @@ class ModelConfig:
             rope_base=self.rope_base,
             rope_interleaved=self.rope_interleaved,
             activation=self.activation,
+            embedding_scale=self.embedding_scale,
+            attention_scale=self.attention_scale,
+            causal=self.causal,
+            weight_only=self.activation_dtype == "float32",
         )

@@ -9,14 +9,20 @@ from typing import Any
 from bitnet_cy.architectures.bitnet import BITNET
 from bitnet_cy.architectures.config import ModelConfig
 from bitnet_cy.architectures.family import Family
+from bitnet_cy.architectures.gemma3 import GEMMA3, GEMMA_EMBEDDING
 from bitnet_cy.architectures.llama import LLAMA
+from bitnet_cy.architectures.qwen3 import QWEN3
 from bitnet_cy.errors import FormatError, OptionError, UnsupportedError
+from bitnet_cy.formats.activation import ACTIVATION_DTYPES, activation_dtype
 from bitnet_cy.formats.gguf import GGUFFile
 
 FAMILIES: dict[str, Family] = {
-    name: family for family in (BITNET, LLAMA) for name in family.architectures
+    name: family
+    for family in (BITNET, LLAMA, QWEN3, GEMMA3, GEMMA_EMBEDDING)
+    for name in family.architectures
 }
-ACTIVATIONS = ("relu2", "silu")
+ACTIVATIONS = ("relu2", "silu", "gelu")
+POOLINGS = {1: "mean", 2: "cls", 3: "last"}
 _LARGEST = 2**24 - 1
 
 
@@ -48,21 +54,29 @@ class _Keys:
         return float(value)
 
     def text(self, suffix: str) -> str | None:
-        value = self._metadata.get(f"{self._prefix}.{suffix}")
+        value = self.value(suffix)
         return value if isinstance(value, str) else None
 
+    def value(self, suffix: str) -> Any:
+        return self._metadata.get(f"{self._prefix}.{suffix}")
 
-def describe(file: GGUFFile, *, activation: str | None = None) -> ModelConfig:
+
+def describe(
+    file: GGUFFile, *, activation: str | None = None, activation_dtype: str | None = None
+) -> ModelConfig:
     """Read what model a file holds.
 
-    activation: "relu2" or "silu" overrides the file. Raises UnsupportedError for an architecture
-    that is not run here, FormatError for missing or absurd metadata.
+    activation ("relu2", "silu" or "gelu") and activation_dtype ("int8" or "float32") override the
+    file. Raises UnsupportedError for an architecture that is not run here, FormatError for missing
+    or absurd metadata.
     """
     architecture = _architecture(file)
     family, keys = FAMILIES[architecture], _Keys(file.metadata, architecture)
     _refuse_rope_scaling(file.metadata, architecture)
     n_heads = keys.count("attention.head_count")
     hidden_size = keys.count("embedding_length")
+    n_layers = keys.count("block_count")
+    rope_base = keys.number("rope.freq_base", 10000.0)
     name = file.metadata.get("general.name")
     return ModelConfig(
         architecture=architecture,
@@ -70,18 +84,84 @@ def describe(file: GGUFFile, *, activation: str | None = None) -> ModelConfig:
         vocab_size=_vocab_size(file, keys),
         hidden_size=hidden_size,
         ffn_size=keys.count("feed_forward_length"),
-        n_layers=keys.count("block_count"),
+        n_layers=n_layers,
         n_heads=n_heads,
         n_kv_heads=keys.count("attention.head_count_kv", n_heads),
         head_dim=_head_dim(keys, hidden_size, n_heads),
         context_length=keys.count("context_length"),
-        rope_base=keys.number("rope.freq_base", 10000.0),
+        rope_base=rope_base,
         rope_interleaved=family.rope_interleaved,
         norm_eps=keys.number("attention.layer_norm_rms_epsilon"),
         activation=_activation(file.metadata, family, architecture, keys, activation),
         sub_norms=family.sub_norms,
         tied_head="output.weight" not in file.tensors,
+        head_norms=family.head_norms,
+        post_norms=family.post_norms,
+        causal=family.causal and keys.value("attention.causal") is not False,
+        input_norms=_has_input_norms(file, family),
+        embedding_scale=math.sqrt(hidden_size) if family.scaled_embedding else 1.0,
+        attention_scale=_attention_scale(keys),
+        **_local_layers(family, keys, n_layers, rope_base),
+        activation_dtype=_activation_dtype(file, keys, activation_dtype),
+        pooling=POOLINGS.get(keys.value("pooling_type")),
     )
+
+
+def _has_input_norms(file: GGUFFile, family: Family) -> bool:
+    found = "blk.0.attn_q_norm_in.weight" in file.tensors
+    if found and family.sub_norms:
+        raise UnsupportedError(
+            f"{file.path.name} has norms for the input of every matrix and sub-norms, too; no "
+            "published model has both"
+        )
+    return found
+
+
+def _attention_scale(keys: _Keys) -> float:
+    return 0.0 if keys.value("attention.scale") is None else keys.number("attention.scale")
+
+
+def _local_layers(
+    family: Family, keys: _Keys, n_layers: int, rope_base: float
+) -> dict[str, tuple[Any, ...]]:
+    """The window and the rope base of each layer. Without a window all layers see everything.
+
+    A window of a model that is not causal is centered: half of it lies to either side.
+    """
+    if not family.local_layers or not keys.value("attention.sliding_window"):
+        return {"windows": (0,) * n_layers, "rope_bases": (rope_base,) * n_layers}
+    window = keys.count("attention.sliding_window")
+    window = window if family.causal else window // 2 + 1
+    local_base = keys.number("rope.freq_base_swa", family.local_rope_base)
+    pattern = keys.value("attention.sliding_window_pattern")
+    if pattern is None or isinstance(pattern, int):
+        pattern = pattern or family.local_layers
+        local = [bool((layer + 1) % pattern) for layer in range(n_layers)]
+    else:
+        local = [bool(flag) for flag in pattern]
+    if len(local) != n_layers:
+        raise FormatError(
+            f"the file says of {len(local)} layers whether they see a window, and has {n_layers}"
+        )
+    return {
+        "windows": tuple(window if flag else 0 for flag in local),
+        "rope_bases": tuple(local_base if flag else rope_base for flag in local),
+    }
+
+
+def _activation_dtype(file: GGUFFile, keys: _Keys, asked: str | None) -> str:
+    """The user's word, then the file's, then the types of the matrices."""
+    if asked is not None and asked not in ACTIVATION_DTYPES:
+        raise OptionError(
+            f"activation_dtype is {asked!r}; choose from {', '.join(ACTIVATION_DTYPES)}"
+        )
+    stored = keys.text("activation_dtype")
+    if stored is not None and stored not in ACTIVATION_DTYPES:
+        raise UnsupportedError(
+            f"the file names activation_dtype {stored!r:.40}; bitnet_cy runs "
+            f"{', '.join(ACTIVATION_DTYPES)}"
+        )
+    return asked or stored or activation_dtype(info.type_name for info in file.tensors.values())
 
 
 def _architecture(file: GGUFFile) -> str:

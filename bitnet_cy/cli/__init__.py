@@ -11,6 +11,7 @@ from bitnet_cy.cli import (
     bench,
     chat,
     convert,
+    embed,
     generate,
     info,
     inspect,
@@ -22,7 +23,9 @@ from bitnet_cy.cli import (
 from bitnet_cy.cli import list as list_verb
 from bitnet_cy.errors import BitNetError, OptionError
 
-VERBS = (generate, chat, pull, list_verb, tokenize, perplexity, bench, inspect, convert, info)
+VERBS = (
+    generate, chat, embed, pull, list_verb, tokenize, perplexity, bench, inspect, convert, info,
+)  # fmt: skip
 
 
 class Parser(argparse.ArgumentParser):

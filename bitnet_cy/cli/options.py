@@ -59,7 +59,12 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--activation",
         metavar="NAME",
-        help="relu2 or silu, for a file that does not say (errors ask for it)",
+        help="relu2, silu or gelu, for a file that does not say (errors ask for it)",
+    )
+    group.add_argument(
+        "--activation-dtype",
+        metavar="TYPE",
+        help="int8, or float32 for a model whose weights alone are ternary; default: by the file",
     )
     add_pre(group)
 
@@ -162,6 +167,7 @@ def load_model(arguments: argparse.Namespace) -> Model:
         kv_dtype=arguments.kv_dtype,
         weights=arguments.weights,
         activation=arguments.activation,
+        activation_dtype=arguments.activation_dtype,
         pre=arguments.pre,
         head=arguments.head,
     )

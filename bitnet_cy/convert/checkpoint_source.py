@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,13 @@ from bitnet_cy.convert.weights import FloatWeight, TernaryWeight, Weight, matrix
 from bitnet_cy.errors import FormatError, UnsupportedError
 from bitnet_cy.formats import checkpoint
 from bitnet_cy.formats.checkpoint import Checkpoint
+from bitnet_cy.formats.json_file import read_object
 from bitnet_cy.formats.ternary import Ternary, unpack_quarters
 
 _FLOATS = ("F32", "F16", "BF16")
 _BYTES = ("U8", "I8")
+_INPUT_NORMS = (".q_proj.norm.weight", ".q_proj.rms_norm.weight")
+_POOLINGS = {"mean": "mean_tokens", "cls": "cls_token", "last": "lasttoken"}
 _NO_WEIGHTS = (".inv_freq", ".attention.bias", ".masked_bias")
 _LINEAR_CLASSES = {None: "divide", "bitlinear": "divide", "autobitlinear": "multiply"}
 
@@ -59,7 +63,16 @@ def read(
 
 def _read(source: Checkpoint, from_masters: bool, pre: str | None, with_vocabulary: bool) -> Model:
     shape = from_config(source.config, source.path.resolve().name)
-    quantization = read_quantization(source.config, from_masters or shape.family == "bitnet")
+    has_input_norms = any(name.endswith(_INPUT_NORMS) for name in source.tensors)
+    from_masters = from_masters or shape.kind.has_masters or has_input_norms
+    quantization = read_quantization(source.config, from_masters, shape.norm_eps)
+    is_quantized = quantization.from_masters or not shape.kind.weight_only
+    shape = replace(
+        shape,
+        input_norms=has_input_norms,
+        activation_dtype=None if is_quantized else "float32",
+        pooling=read_pooling(source.path),
+    )
     reader = _Tensors(source, quantization)
     tied = reader.is_tied()
     weights = tuple(reader.weight(slot) for slot in slots(shape, tied))
@@ -79,8 +92,23 @@ def _read(source: Checkpoint, from_masters: bool, pre: str | None, with_vocabula
     )
 
 
-def read_quantization(config: dict[str, Any], from_masters: bool) -> Quantization:
-    """The `quantization_config`; UnsupportedError for methods other than BitNet's."""
+def read_pooling(folder: Path) -> str | None:
+    """How an embedding model pools, by the file that sentence-transformers keeps it in."""
+    path = folder / "1_Pooling" / "config.json"
+    values = read_object(path) if path.is_file() else {}
+    found = [name for name, key in _POOLINGS.items() if values.get(f"pooling_mode_{key}")]
+    if len(found) != 1 and values:
+        raise UnsupportedError(
+            f"{path} does not name one of the poolings {', '.join(_POOLINGS)}, which are supported"
+        )
+    return found[0] if found else None
+
+
+def read_quantization(config: dict[str, Any], from_masters: bool, eps: float) -> Quantization:
+    """The `quantization_config`; UnsupportedError for methods other than BitNet's.
+
+    eps: of the model's norms, which those inside linear layers must share.
+    """
     value = config.get("quantization_config")
     if value is None:
         return Quantization(None, from_masters)
@@ -98,9 +126,10 @@ def read_quantization(config: dict[str, Any], from_masters: bool) -> Quantizatio
             f"config.json: linear_class {linear!r:.40} in quantization_mode {mode!r:.40}; known "
             "are bitlinear and autobitlinear, offline and online"
         )
-    if value.get("use_rms_norm"):
+    if value.get("use_rms_norm") and value.get("rms_norm_eps", 1e-6) != eps:
         raise UnsupportedError(
-            "config.json sets use_rms_norm; norms inside the linear layers are not supported"
+            f"config.json sets use_rms_norm with an epsilon other than the model's {eps}; one for "
+            "all norms is supported"
         )
     return Quantization(_LINEAR_CLASSES[linear], True)
 
@@ -123,7 +152,7 @@ class _Tensors:
             info = self._source.tensors[name]
             self._check(name, slot.shape, _FLOATS)
             return FloatWeight(
-                slot.name, name, slot.shape, info.dtype, lambda: self._source.raw(name)
+                slot.name, name, slot.shape, info.dtype, lambda: self._source.raw(name), slot.offset
             )
         rows, cols = slot.shape
         load, stored = self._ternary(name, rows, cols)

@@ -46,7 +46,7 @@ def dense_bytes(found: Ternary, type_name: str) -> np.ndarray:
 def float_jobs(weight: FloatWeight, kind: str) -> list[Job[np.ndarray]]:
     """One job for each part of an embedding, a head or a norm, to be stored as `kind`."""
     make: Callable[[FloatWeight, slice, str], np.ndarray]
-    make = _kept if kind == weight.stored else _encoded
+    make = _kept if kind == weight.stored and not weight.offset else _encoded
     return [partial(make, weight, rows, kind) for rows in weight.parts()]
 
 

@@ -57,6 +57,11 @@ def write(
     BitNet models get the convention of their published checkpoint (scales multiply), Llama models
     that of theirs (scales divide).
     """
+    if model.shape.activation_dtype == "float32":
+        raise UnsupportedError(
+            "programs that open packed checkpoints quantize activations, which this model does "
+            "not bear: write a GGUF file (i2_s, q2_0)"
+        )
     pairs = zip(slots(model.shape, model.tied), model.weights, strict=True)
     entries = [
         _packed(model, slot, weight)
@@ -102,6 +107,11 @@ def config(model: Model, dtype: str) -> dict[str, Any]:
         "linear_class": "autobitlinear" if model.shape.family == "bitnet" else "bitlinear",
         "quantization_mode": "offline",
     }
+    if model.shape.input_norms:
+        values["quantization_config"] |= {
+            "use_rms_norm": True,
+            "rms_norm_eps": model.shape.norm_eps,
+        }
     return values
 
 
@@ -175,6 +185,7 @@ def _one_scale(found: Ternary) -> np.float32:
 
 
 def _float(slot: Slot, weight: FloatWeight, embedding: str | None) -> _Entry:
+    weight = replace(weight, offset=weight.offset - slot.offset)
     kind = weight.stored if len(weight.shape) == 1 else embedding or weight.stored
     if kind not in _KEPT:
         raise OptionError(

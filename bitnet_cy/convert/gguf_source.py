@@ -18,6 +18,7 @@ from bitnet_cy.convert.tensors import EMBEDDING, HEAD, Slot, slots
 from bitnet_cy.convert.weights import FloatWeight, TernaryWeight, Weight, matrix
 from bitnet_cy.errors import FormatError, OptionError, UnsupportedError
 from bitnet_cy.formats import floats, gguf, ternary
+from bitnet_cy.formats.activation import activation_dtype
 from bitnet_cy.formats.gguf import GGUFFile, TensorInfo
 from bitnet_cy.formats.ternary import Ternary
 
@@ -52,7 +53,12 @@ def _read(file: GGUFFile, reader: _Tensors, pre: str | None) -> Model:
     embedding = file.tensors.get(EMBEDDING)
     if embedding is None or len(embedding.shape) != 2:
         raise FormatError(f"{file.path.name} has no embedding matrix {EMBEDDING}; it is no model")
-    shape = replace(shape, vocab_size=embedding.shape[0])
+    shape = replace(
+        shape,
+        vocab_size=embedding.shape[0],
+        input_norms="blk.0.attn_q_norm_in.weight" in file.tensors,
+        activation_dtype=shape.activation_dtype or _dtype_of_types(file),
+    )
     tied = HEAD not in file.tensors
     weights = tuple(reader.weight(slot) for slot in slots(shape, tied))
     reader.refuse_rest(shape.family)
@@ -74,6 +80,12 @@ def _read(file: GGUFFile, reader: _Tensors, pre: str | None) -> Model:
         close=file.close,
         notes=list(found.notes) if found else [],
     )
+
+
+def _dtype_of_types(file: GGUFFile) -> str | None:
+    """To be named in a file of other types, which would not tell."""
+    found = activation_dtype(info.type_name for info in file.tensors.values())
+    return found if found == "float32" else None
 
 
 class _Tensors:

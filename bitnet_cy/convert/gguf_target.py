@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -23,7 +24,9 @@ from bitnet_cy.formats import gguf, types
 from bitnet_cy.formats.gguf import TensorSource
 
 # Value of general.file_type for each type of the ternary matrices.
-FILE_TYPES = {"I2_S": 40, "I1_6_S": 1600, "TQ1_0": 36, "TQ2_0": 37, "F16": 1, "BF16": 32}
+FILE_TYPES = {
+    "I2_S": 40, "I1_6_S": 1600, "TQ1_0": 36, "TQ2_0": 37, "Q2_0": 41, "F16": 1, "BF16": 32,
+}  # fmt: skip
 EMBEDDINGS = ("F16", "BF16", "Q8_0", "Q6_K")
 
 
@@ -76,7 +79,10 @@ def metadata(model: Model, type_name: str) -> dict[str, Any]:
         "general.file_type": FILE_TYPES[type_name],
         "general.quantization_version": 2,
     }
-    return keys | to_metadata(model.shape, architecture) | model.keys
+    shape = model.shape
+    if shape.activation_dtype is None and type_name == "Q2_0":  # whose models are mostly not so
+        shape = replace(shape, activation_dtype="int8")
+    return keys | to_metadata(shape, architecture) | model.keys
 
 
 def note(model: Model, type_name: str) -> str | None:

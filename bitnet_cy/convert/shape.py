@@ -9,17 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from bitnet_cy.convert import attention
+from bitnet_cy.convert.attention import Window
+from bitnet_cy.convert.families import ARCHITECTURES, CLASSES, FAMILIES, Family
 from bitnet_cy.errors import FormatError, UnsupportedError
-from bitnet_cy.formats.activation import bitnet_activation
+from bitnet_cy.formats.activation import ACTIVATION_DTYPES, bitnet_activation
 
 LARGEST = 2**24 - 1
-ACTIVATIONS = ("relu2", "silu")
-_BITNET = ("bitnet", "bitnet-25", "bitnet-b1.58")
-_CLASSES = {
-    "BitNetForCausalLM": "bitnet",
-    "BitnetForCausalLM": "bitnet",
-    "LlamaForCausalLM": "llama",
-}
+ACTIVATIONS = ("relu2", "silu", "gelu")
+POOLINGS = {1: "mean", 2: "cls", 3: "last"}
+_TANH_GELU = "gelu_pytorch_tanh"
 _UNUSED_SCALING = ("default", "none", "linear")
 
 
@@ -27,8 +26,10 @@ _UNUSED_SCALING = ("default", "none", "linear")
 class Shape:
     """Sizes (counts) of one model.
 
-    family: "bitnet" (sub-norms; q and k rows in half-split order) or "llama" (no sub-norms; q and
-    k rows interleaved in GGUF files). activation: "relu2" or "silu".
+    family: a key of FAMILIES. activation: "relu2", "silu" or "gelu". input_norms: every matrix
+    has a norm for its input. window: None if every layer sees everything. attention_scale: of
+    scores, 0 for 1 / sqrt(head_dim). activation_dtype: "int8" or "float32", None if the types of
+    the matrices tell. pooling: of an embedding model.
     """
 
     family: str
@@ -44,6 +45,20 @@ class Shape:
     rope_base: float
     norm_eps: float
     activation: str
+    input_norms: bool = False
+    window: Window | None = None
+    attention_scale: float = 0.0
+    activation_dtype: str | None = None
+    pooling: str | None = None
+
+    @property
+    def kind(self) -> Family:
+        """What models of the family have in common."""
+        return FAMILIES[self.family]
+
+    def has(self, feature: str) -> bool:
+        """Whether blocks have "sub_norms", "head_norms", "post_norms" or "input_norms"."""
+        return self.input_norms if feature == "input_norms" else feature in self.kind.features
 
     def size(self, name: str) -> int:
         """The length that a tensor table names: hidden, ffn, heads, kv_heads or vocab."""
@@ -53,6 +68,7 @@ class Shape:
             "heads": self.n_heads * self.head_dim,
             "kv_heads": self.n_kv_heads * self.head_dim,
             "vocab": self.vocab_size,
+            "head": self.head_dim,
         }[name]
 
 
@@ -66,30 +82,35 @@ def from_config(config: Mapping[str, Any], name: str) -> Shape:
     _refuse_features(config)
     read = _Reader(config, "config.json: ")
     n_heads, hidden_size = read.count("num_attention_heads"), read.count("hidden_size")
+    head_dim = read.count("head_dim", max(1, hidden_size // n_heads))
+    n_layers = read.count("num_hidden_layers")
+    is_gemma = FAMILIES[family].norm_offset > 0
     return Shape(
         family=family,
         name=name,
         vocab_size=read.count("vocab_size"),
         hidden_size=hidden_size,
         ffn_size=read.count("intermediate_size"),
-        n_layers=read.count("num_hidden_layers"),
+        n_layers=n_layers,
         n_heads=n_heads,
         n_kv_heads=read.count("num_key_value_heads", n_heads),
-        head_dim=read.count("head_dim", max(1, hidden_size // n_heads)),
+        head_dim=head_dim,
         context_length=read.count("max_position_embeddings"),
         rope_base=_rope_base(config, read),
         norm_eps=read.number("rms_norm_eps"),
-        activation=_known_activation(config.get("hidden_act"), "config.json: hidden_act"),
+        activation=_configured_activation(config, FAMILIES[family]),
+        window=attention.from_config(config, n_layers) if is_gemma else None,
+        attention_scale=_configured_scale(read, head_dim) if is_gemma else 0.0,
     )
 
 
 def from_metadata(metadata: Mapping[str, Any], name: str) -> Shape:
     """The shape that a GGUF file's metadata describes; errors as in `from_config`."""
     prefix = metadata.get("general.architecture")
-    if prefix != "llama" and prefix not in _BITNET:
+    if not isinstance(prefix, str) or prefix not in ARCHITECTURES:
         raise UnsupportedError(
-            f"general.architecture is {prefix!r:.60}; bitnet_cy converts {', '.join(_BITNET)} and "
-            "llama models"
+            f"general.architecture is {prefix!r:.60}; bitnet_cy converts "
+            f"{', '.join(ARCHITECTURES)} models"
         )
     keys = {k[len(prefix) + 1 :]: metadata[k] for k in metadata if k.startswith(f"{prefix}.")}
     read = _Reader(keys, f"{prefix}.")
@@ -98,13 +119,15 @@ def from_metadata(metadata: Mapping[str, Any], name: str) -> Shape:
     if keys.get("rope.scaling.type", "none") != "none" and keys.get("rope.scaling.factor", 1) != 1:
         raise UnsupportedError("the file scales positions (rope.scaling), which is not supported")
     title = metadata.get("general.name")
+    n_layers = read.count("block_count")
+    dtype = keys.get("activation_dtype")
     return Shape(
-        family="llama" if prefix == "llama" else "bitnet",
+        family=ARCHITECTURES[prefix],
         name=title if isinstance(title, str) else name,
         vocab_size=read.count("vocab_size", LARGEST),
         hidden_size=hidden_size,
         ffn_size=read.count("feed_forward_length"),
-        n_layers=read.count("block_count"),
+        n_layers=n_layers,
         n_heads=n_heads,
         n_kv_heads=read.count("attention.head_count_kv", n_heads),
         head_dim=read.count("attention.key_length", rotated),
@@ -112,6 +135,12 @@ def from_metadata(metadata: Mapping[str, Any], name: str) -> Shape:
         rope_base=_shortest(read.number("rope.freq_base", 10000.0)),
         norm_eps=_shortest(read.number("attention.layer_norm_rms_epsilon")),
         activation=_stored_activation(metadata, prefix, keys),
+        window=attention.from_keys(keys, n_layers),
+        attention_scale=_shortest(read.number("attention.scale", -1))
+        if "attention.scale" in keys
+        else 0.0,
+        activation_dtype=dtype if dtype in ACTIVATION_DTYPES else None,
+        pooling=POOLINGS.get(keys.get("pooling_type", 0)),
     )
 
 
@@ -131,17 +160,25 @@ def to_metadata(shape: Shape, architecture: str) -> dict[str, Any]:
     }
     if shape.head_dim * shape.n_heads != shape.hidden_size:
         keys["attention.key_length"] = keys["attention.value_length"] = shape.head_dim
-    if shape.family == "bitnet" or shape.activation != "silu":
+    if shape.family == "bitnet" or shape.activation != shape.kind.activation:
         keys["hidden_activation"] = shape.activation
+    if shape.attention_scale:
+        keys["attention.scale"] = shape.attention_scale
+    if not shape.kind.causal:
+        keys["attention.causal"] = False
+    if shape.activation_dtype is not None:
+        keys["activation_dtype"] = shape.activation_dtype
+    if shape.pooling is not None:
+        keys["pooling_type"] = {name: key for key, name in POOLINGS.items()}[shape.pooling]
+    keys |= attention.to_keys(shape.window)
     return {f"{architecture}.{key}": value for key, value in keys.items()}
 
 
 def to_config(shape: Shape, tied: bool) -> dict[str, Any]:
     """The config.json of a shape, without what belongs to the tokenizer."""
-    is_bitnet = shape.family == "bitnet"
-    return {
-        "architectures": ["BitNetForCausalLM" if is_bitnet else "LlamaForCausalLM"],
-        "model_type": "bitnet" if is_bitnet else "llama",
+    config = {
+        "architectures": [shape.kind.classes[0]],
+        "model_type": shape.kind.model_type,
         "vocab_size": shape.vocab_size,
         "hidden_size": shape.hidden_size,
         "intermediate_size": shape.ffn_size,
@@ -157,6 +194,13 @@ def to_config(shape: Shape, tied: bool) -> dict[str, Any]:
         "attention_bias": False,
         "mlp_bias": False,
     }
+    if shape.kind.norm_offset:
+        scalar = shape.attention_scale**-2 if shape.attention_scale else shape.head_dim
+        config |= attention.to_config(shape.window, shape.n_layers, shape.rope_base)
+        config["hidden_activation"] = _TANH_GELU
+        config["query_pre_attn_scalar"] = round(scalar, 3)
+        config["use_bidirectional_attention"] = not shape.kind.causal
+    return config
 
 
 class _Reader:
@@ -188,21 +232,32 @@ class _Reader:
 def _family(config: Mapping[str, Any]) -> str:
     names = config.get("architectures")
     name = names[0] if isinstance(names, list) and names else None
-    if not isinstance(name, str) or name not in _CLASSES:
+    if not isinstance(name, str) or name not in CLASSES:
         raise UnsupportedError(
             f"config.json names the architecture {name!r:.60}; bitnet_cy converts "
-            f"{', '.join(_CLASSES)}"
+            f"{', '.join(CLASSES)}"
         )
-    return _CLASSES[name]
+    if CLASSES[name] == "gemma3" and config.get("use_bidirectional_attention"):
+        return "gemma-embedding"
+    return CLASSES[name]
 
 
 def _refuse_features(config: Mapping[str, Any]) -> None:
     for key in ("attention_bias", "mlp_bias"):
         if config.get(key):
             raise UnsupportedError(f"config.json sets {key}; models with biases are not supported")
+    for key in ("attn_logit_softcapping", "final_logit_softcapping", "use_sliding_window"):
+        if config.get(key):
+            raise UnsupportedError(f"config.json sets {key}, which is not supported")
     scaling = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(scaling, dict):
         raise FormatError(f"config.json: rope_scaling is {scaling!r:.60}; an object is expected")
+    parts = [part for part in scaling.values() if isinstance(part, dict)]  # one for a kind of layer
+    for part in parts or [scaling]:
+        _refuse_scaling(part)
+
+
+def _refuse_scaling(scaling: Mapping[str, Any]) -> None:
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     if kind not in _UNUSED_SCALING or scaling.get("factor", 1.0) != 1.0:
         raise UnsupportedError(
@@ -213,6 +268,8 @@ def _refuse_features(config: Mapping[str, Any]) -> None:
 def _rope_base(config: Mapping[str, Any], read: _Reader) -> float:
     """Newer configurations keep the base among the `rope_parameters`."""
     inner = config.get("rope_parameters")
+    if isinstance(inner, dict) and isinstance(inner.get("full_attention"), dict):
+        inner = inner["full_attention"]
     if isinstance(inner, dict) and inner.get("rope_theta") is not None:
         return _Reader(inner, "config.json: rope_parameters.").number("rope_theta")
     return read.number("rope_theta", 10000.0)
@@ -235,6 +292,25 @@ def _stored_activation(metadata: Mapping[str, Any], prefix: str, keys: Mapping[s
     """The file's word, or what is known of published files that say nothing."""
     if "hidden_activation" in keys:
         return _known_activation(keys["hidden_activation"], f"{prefix}.hidden_activation")
-    if prefix == "llama":
-        return "silu"
-    return bitnet_activation(metadata, prefix)
+    if ARCHITECTURES[prefix] == "bitnet":
+        return bitnet_activation(metadata, prefix)
+    return FAMILIES[ARCHITECTURES[prefix]].activation
+
+
+def _configured_activation(config: Mapping[str, Any], family: Family) -> str:
+    """GGUF's "gelu" is the approximation by tanh; that of config.json is exact, and not run."""
+    is_gemma = family.activation == "gelu"
+    key = "hidden_activation" if is_gemma else "hidden_act"
+    value = config.get(key) or (_TANH_GELU if is_gemma else None)
+    if value == _TANH_GELU:
+        return "gelu"
+    if value not in ("relu2", "silu"):
+        raise UnsupportedError(
+            f"config.json: {key} is {value!r:.60}; bitnet_cy runs relu2, silu and {_TANH_GELU}"
+        )
+    return str(value)
+
+
+def _configured_scale(read: _Reader, head_dim: int) -> float:
+    scalar = read.number("query_pre_attn_scalar", 256)
+    return 0.0 if scalar == head_dim else float(scalar**-0.5)

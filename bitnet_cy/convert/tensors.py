@@ -19,6 +19,7 @@ class Slot:
 
     name: in a GGUF file. aliases: names in checkpoints, the usual one first, without the prefix
     "model." that most have. heads: of q and k in Llama files, whose rows are reordered by head.
+    offset: what GGUF files add to the values of checkpoints.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Slot:
     shape: tuple[int, ...]
     is_ternary: bool = False
     heads: int | None = None
+    offset: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,14 @@ class _Part:
     name: str
     aliases: tuple[str, ...]
     sizes: tuple[str, ...]
-    only_bitnet: bool = False
+    feature: str = ""
+    offset: bool = True
+
+
+def _input_norm(name: str, matrix: str, size: str) -> _Part:
+    """The norm of a matrix's own input, as transformers and BitNet's embedding models name it."""
+    aliases = (f"{matrix}.rms_norm", f"{matrix}.norm")
+    return _Part(f"{name}_norm_in", aliases, (size,), "input_norms", offset=False)
 
 
 _LAYER = (
@@ -47,14 +56,25 @@ _LAYER = (
         "attn_sub_norm",
         ("self_attn.attn_sub_norm", "self_attn.inner_attn_ln"),
         ("heads",),
-        only_bitnet=True,
+        "sub_norms",
     ),
+    _Part("attn_q_norm", ("self_attn.q_norm",), ("head",), "head_norms"),
+    _Part("attn_k_norm", ("self_attn.k_norm",), ("head",), "head_norms"),
     _Part("attn_output", ("self_attn.o_proj",), ("hidden", "heads")),
-    _Part("ffn_norm", ("post_attention_layernorm",), ("hidden",)),
+    _Part("post_attention_norm", ("post_attention_layernorm",), ("hidden",), "post_norms"),
+    _Part("ffn_norm", ("pre_feedforward_layernorm", "post_attention_layernorm"), ("hidden",)),
     _Part("ffn_gate", ("mlp.gate_proj",), ("ffn", "hidden")),
     _Part("ffn_up", ("mlp.up_proj",), ("ffn", "hidden")),
-    _Part("ffn_sub_norm", ("mlp.ffn_sub_norm", "mlp.ffn_layernorm"), ("ffn",), only_bitnet=True),
+    _Part("ffn_sub_norm", ("mlp.ffn_sub_norm", "mlp.ffn_layernorm"), ("ffn",), "sub_norms"),
     _Part("ffn_down", ("mlp.down_proj",), ("hidden", "ffn")),
+    _Part("post_ffw_norm", ("post_feedforward_layernorm",), ("hidden",), "post_norms"),
+    _input_norm("attn_q", "self_attn.q_proj", "hidden"),
+    _input_norm("attn_k", "self_attn.k_proj", "hidden"),
+    _input_norm("attn_v", "self_attn.v_proj", "hidden"),
+    _input_norm("attn_output", "self_attn.o_proj", "heads"),
+    _input_norm("ffn_gate", "mlp.gate_proj", "hidden"),
+    _input_norm("ffn_up", "mlp.up_proj", "hidden"),
+    _input_norm("ffn_down", "mlp.down_proj", "ffn"),
 )
 
 
@@ -64,21 +84,27 @@ def slots(shape: Shape, tied: bool) -> Iterator[Slot]:
     yield Slot(EMBEDDING, ("embed_tokens.weight",), matrix)
     for layer in range(shape.n_layers):
         for part in _LAYER:
-            if shape.family == "bitnet" or not part.only_bitnet:
+            if not part.feature or shape.has(part.feature):
                 yield _slot(part, layer, shape)
-    yield Slot("output_norm.weight", ("norm.weight",), (shape.size("hidden"),))
+    offset = shape.kind.norm_offset
+    yield Slot("output_norm.weight", ("norm.weight",), (shape.size("hidden"),), offset=offset)
     if not tied:
         yield Slot(HEAD, ("lm_head.weight",), matrix)
 
 
 def _slot(part: _Part, layer: int, shape: Shape) -> Slot:
     heads = None
-    if shape.family == "llama" and part.name in ("attn_q", "attn_k"):
+    if shape.kind.interleaved and part.name in ("attn_q", "attn_k"):
         heads = shape.n_heads if part.name == "attn_q" else shape.n_kv_heads
+    is_ternary = len(part.sizes) == 2
+    aliases = part.aliases
+    if part.name == "ffn_norm":  # what comes before the feed-forward, by its name or its place
+        aliases = aliases[:1] if shape.has("post_norms") else aliases[1:]
     return Slot(
         f"blk.{layer}.{part.name}.weight",
-        tuple(f"layers.{layer}.{alias}.weight" for alias in part.aliases),
+        tuple(f"layers.{layer}.{alias}.weight" for alias in aliases),
         tuple(map(shape.size, part.sizes)),
-        is_ternary=len(part.sizes) == 2,
+        is_ternary=is_ternary,
         heads=heads,
+        offset=shape.kind.norm_offset if part.offset and not is_ternary else 0.0,
     )

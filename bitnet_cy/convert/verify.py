@@ -22,7 +22,9 @@ from bitnet_cy.formats.ternary import Ternary, any_nonzero
 
 # How far a scale may be off, relative to itself: half a unit in the last place of what holds it.
 # A packed checkpoint may hold the inverse, which costs a rounding on either way.
-_SCALE_ERRORS = {"TQ1_0": 2.0**-11, "TQ2_0": 2.0**-11, "F16": 2.0**-11, "BF16": 2.0**-8}
+_SCALE_ERRORS = {
+    "TQ1_0": 2.0**-11, "TQ2_0": 2.0**-11, "Q2_0": 2.0**-11, "F16": 2.0**-11, "BF16": 2.0**-8,
+}  # fmt: skip
 _INVERSE_ERROR = 2.0**-23
 # How far a value may be off, relative to itself, or to the largest of the block it shares a
 # scale with: (relative, block length, relative to the block's largest).
@@ -159,22 +161,30 @@ def _scale_error(source: Ternary, written: Ternary) -> float:
 def _compare_floats(source: FloatWeight, written: FloatWeight, rows: slice) -> _Found:
     try:
         count = (rows.stop - rows.start) * source.shape[-1]
-        if written.stored == source.stored:
+        if (written.stored, written.offset) == (source.stored, source.offset):
             if not np.array_equal(source.part(rows), written.part(rows)):
                 raise FormatError("is written wrongly: its bytes differ from the source's")
             return _Found(count)
-        error = _block_error(source.values(rows), written.values(rows), written.stored)
+        shifted = written.offset != source.offset
+        error = _block_error(source.values(rows), written.values(rows), written.stored, shifted)
         return _Found(count, error=error)
     except BitNetError as error:
         raise located(source, error) from None
 
 
-def _block_error(source: np.ndarray, written: np.ndarray, stored: str) -> float:
-    """The largest difference relative to the largest magnitude; FormatError if it is too much."""
+def _block_error(
+    source: np.ndarray, written: np.ndarray, stored: str, shifted: bool = False
+) -> float:
+    """The largest difference relative to the largest magnitude; FormatError if it is too much.
+
+    shifted: both are sums of what is stored and an offset about 1, which rounds, too.
+    """
     relative, length, to_peak = _VALUE_ERRORS[stored]
     off = np.abs(source - written)
     size = np.abs(source)
     limit = size * np.float32(relative) + np.float32(_SMALLEST_F16 if stored == "F16" else 0)
+    if shifted:
+        limit = limit * 2 + np.maximum(size, 1) * np.float32(2.0**-23)
     if length > 1:
         peaks = size.reshape(-1, length).max(1, keepdims=True) * np.float32(to_peak)
         limit = np.repeat(peaks, length, 1).reshape(size.shape) + np.float32(_SMALLEST_F16)

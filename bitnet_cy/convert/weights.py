@@ -35,13 +35,17 @@ class TernaryWeight:
 
 @dataclass(frozen=True)
 class FloatWeight:
-    """An embedding, a head or a norm. raw: gives its bytes in the type `stored`."""
+    """An embedding, a head or a norm. raw: gives its bytes in the type `stored`.
+
+    offset: to be added to what is stored, for the values that GGUF files hold.
+    """
 
     name: str
     source: str
     shape: tuple[int, ...]
     stored: str
     raw: Callable[[], np.ndarray]
+    offset: float = 0.0
 
     def parts(self) -> list[slice]:
         """The rows, cut into parts of a few megabytes."""
@@ -62,7 +66,7 @@ class FloatWeight:
         found = decoded(self.raw(), self.stored, self.shape, rows)
         if not np.isfinite(found).all():
             raise FormatError("holds values that are not finite; the file is damaged")
-        return found
+        return found + np.float32(self.offset) if self.offset else found
 
 
 Weight = TernaryWeight | FloatWeight

@@ -32,6 +32,7 @@ _load_native()
 
 from . import dense, kernels, screen  # noqa: E402
 from .cache import KV_DTYPES, cache_nbytes  # noqa: E402
+from .encoder import Encoder as _Encoder  # noqa: E402
 from .network import Network  # noqa: E402
 from .session import Session as _Session  # noqa: E402
 from .session import forward_together as _forward_together  # noqa: E402
@@ -39,6 +40,7 @@ from .weights import Layer, Matrix, Shape, Ternary  # noqa: E402
 
 __all__ = [
     "KV_DTYPES",
+    "Encoder",
     "Layer",
     "Matrix",
     "Network",
@@ -110,6 +112,17 @@ class Session(_Session):
         """Prepare for decoding so many tokens."""
         if self.screen_after is not None and tokens >= self.screen_after and not self.screened:
             self.make_screen(usable_threads(self.threads))
+
+
+class Encoder(_Encoder):
+    """A native encoder that stays usable after os.fork()."""
+
+    def __init__(self, network: Network, rows: int, threads: int = 1) -> None:
+        self._threads = threads
+
+    def forward(self, sequences: Sequence[Any], threads: int | None = None) -> NDArray[np.float32]:
+        """As the native forward; on one thread in a forked child."""
+        return super().forward(sequences, usable_threads(threads or self._threads))
 
 
 def forward_together(sessions: Sequence[Session], ids: Sequence[int], asks: Any = None) -> Any:

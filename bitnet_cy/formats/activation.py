@@ -1,12 +1,20 @@
-"""The activation of BitNet GGUF files that name none."""
+"""What GGUF files of ternary models leave unsaid: the activation, and whether it is quantized."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+ACTIVATION_DTYPES = ("int8", "float32")
 _LLAMA3_VOCABULARY = 128256
 _LARGE_ROPE_BASE = 100_000.0
+# Types with a scale for each group of weights, made for models whose weights alone are ternary.
+_WEIGHT_ONLY = {"Q2_0", "Q2_0_128", "PQ2_0", "PTQ1_0"}
+
+
+def activation_dtype(type_names: Iterable[str]) -> str:
+    """Tell "int8" (BitNet b1.58) or "float32" from the types of a file's tensors."""
+    return "float32" if _WEIGHT_ONLY & set(type_names) else "int8"
 
 
 def bitnet_activation(metadata: Mapping[str, Any], architecture: str) -> str:

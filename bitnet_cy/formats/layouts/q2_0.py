@@ -43,3 +43,4 @@ def _layout(name: str, block: int) -> Layout:
 
 Q2_0 = _layout("Q2_0", 64)
 Q2_0_128 = _layout("Q2_0_128", 128)
+PQ2_0 = _layout("PQ2_0", 128)  # the same under a type id of its own
