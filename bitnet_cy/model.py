@@ -107,11 +107,9 @@ class Model:
     ) -> None:
         self.path, self.architecture = file.path, config.architecture
         self.config, self.threads, self.kv_dtype = config, threads, kv_dtype
-        longest = config.context_length
+        longest, note = config.context_length, ", which this model allows"
         asked = min(longest, DEFAULT_CONTEXT) if context_length is None else context_length
-        self.context_length = checks.whole(
-            "context_length", asked, 1, longest, ", which this model allows"
-        )
+        self.context_length = checks.whole("context_length", asked, 1, longest, note)
         self._file, self._pre = file, pre
         self._require(file.nbytes, "")
         left = memory.available()
@@ -306,9 +304,8 @@ class Model:
         pooling = embedding.chosen_pooling(pooling, self.config.pooling)
         batch_size = checks.whole("batch_size", batch_size, 1, 1024)
         ids = [self._text_ids(text) for text in texts]
-        return embedding.embed(
-            self.network, ids, pooling, normalize, batch_size, self.threads.count
-        )
+        threads = self.threads.count
+        return embedding.embed(self.network, ids, pooling, normalize, batch_size, threads)
 
     def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """The logits after each token: float32 [len(ids), vocab_size]. Needs no tokenizer."""
