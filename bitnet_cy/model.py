@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_cy import architectures, chat, checks, embedding, engine, hub, memory
+from bitnet_cy import architectures, chat, checks, embedding, engine, hub, memory, screening
 from bitnet_cy.batch import Batch
 from bitnet_cy.errors import FormatError, OptionError, UnsupportedError
 from bitnet_cy.formats import gguf
@@ -21,9 +21,6 @@ from bitnet_cy.threads import ThreadChoice, choose
 from bitnet_cy.tokenizer import Tokenizer, from_gguf
 
 DEFAULT_CONTEXT = 4096
-HEADS = ("auto", "full", "screened")
-SCREEN_BYTES, SCREEN_TOKENS = 2**24, 16
-"""auto screens heads of at least so many bytes, before decoding at least so many tokens."""
 
 
 def embedded_model() -> Path:
@@ -79,7 +76,7 @@ def load(
     """
     choice = choose(threads, openmp=bool(engine.info()["openmp"]))
     checks.member("kv_dtype", kv_dtype, tuple(engine.KV_DTYPES))
-    checks.member("head", head, HEADS)
+    checks.member("head", head, screening.CHOICES)
     checks.member("weights", weights, architectures.CHOICES)
     file = _open(path, revision)
     config = architectures.describe(file, activation=activation, activation_dtype=activation_dtype)
@@ -123,35 +120,12 @@ class Model:
         self._require(
             file.nbytes + self.kv_cache_nbytes, f" with a context of {self.context_length} tokens"
         )
-        self._screen_after = self._screening(head)
+        self._screen_after = screening.tokens_worth_it(self.network, head, self.path.name)
         self._pool = SessionPool(self.new_session)
 
     def _require(self, nbytes: int, what: str) -> None:
         remedy = "take a smaller context_length, a smaller model, or a machine with more memory"
         memory.require(nbytes, self.path.name + what, remedy)
-
-    def _screening(self, head: str) -> int | None:
-        """From how many tokens on a screen of the head is made; None: never."""
-        supported = engine.screen.supports(self.network)
-        if head == "screened":
-            if not supported:
-                raise OptionError(
-                    f"the output head of {self.path.name} is of a type or width that cannot be "
-                    "screened (F16, BF16 and F32 can); use head='auto'"
-                )
-            self._require(engine.screen.nbytes(self.network), " with a screened head")
-            return 0
-        large = self._head_nbytes >= SCREEN_BYTES
-        if head == "full" or not (supported and large):
-            return None
-        free = memory.available()
-        enough = free is None or free > 2 * engine.screen.nbytes(self.network)
-        return SCREEN_TOKENS if enough else None
-
-    @property
-    def _head_nbytes(self) -> int:
-        name = "token_embd.weight" if self.config.tied_head else "output.weight"
-        return int(self._file.tensors[name].nbytes)
 
     def __repr__(self) -> str:
         return f"<bitnet_cy.Model {self.path.name}: {self.architecture}, threads {self.threads}>"
