@@ -193,7 +193,7 @@ GENERATE: list[tuple[Sequence[object], str]] = [
     (["-c", 0], "context_length is 0"),
     (["-c", 99999], "context_length is 99999"),
     (["--kv-dtype", "int3"], "kv_dtype is 'int3'"),
-    (["--activation", "tanh"], "activation is 'gelu'"),
+    (["--activation", "tanh"], "activation is 'tanh'"),
     (["--pre", "zebra"], "pre is 'zebra'"),
     (["--no-such-option"], "--no-such-option"),
     (["--temp", 1], "--temp"),
