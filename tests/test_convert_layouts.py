@@ -55,8 +55,6 @@ def i2_s(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("IQ1_BN", {}, {}),
         ("IQ2_BN", {}, {}),
         ("IQ2_BN_R4", {}, {}),
-        ("Q2_0", {}, {}),
-        ("Q2_0_128", {}, {}),
         ("I2_S", {"arrangement": "64"}, {"arrangement": "64"}),
         ("I2_S", {"arrangement": "4row"}, {"arrangement": "4row"}),
         ("TL1", {"kernel": TL1}, {"kernels": dict.fromkeys(SHAPES, TL1)}),
@@ -69,6 +67,20 @@ def test_a_layout_converts_to_the_same_file(
     other = repacked(i2_s, tmp_path / "b.gguf", type_name, **layout)
     convert(other, tmp_path / "c.gguf", **options)
     assert i2_s.read_bytes() == (tmp_path / "c.gguf").read_bytes()
+
+
+@pytest.mark.parametrize("type_name", ["Q2_0", "Q2_0_128"])
+def test_types_of_weight_only_models_convert_to_the_same_weights(
+    type_name: str, i2_s: Path, tmp_path: Path
+) -> None:
+    """Their type says that activations are not quantized; a file in I2_S has to say so itself."""
+    convert(repacked(i2_s, tmp_path / "b.gguf", type_name), tmp_path / "c.gguf")
+    with gguf.read(i2_s) as expected, gguf.read(tmp_path / "c.gguf") as found:
+        assert list(found.tensors) == list(expected.tensors)
+        for name in expected.tensors:
+            np.testing.assert_array_equal(found.raw(name), expected.raw(name))
+        added = {key: found.metadata[key] for key in found.metadata if key not in expected.metadata}
+    assert list(added.values()) == ["float32"]
 
 
 def test_matrices_that_llama_cpp_stored_as_q4_0_get_their_trits_back(
