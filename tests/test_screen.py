@@ -14,7 +14,7 @@ from bitnet_cy.engine import Network, Session, forward_together, kernels, screen
 from bitnet_cy.errors import OptionError
 from bitnet_cy.sampling import MOST_WANTED
 
-IDS = np.random.default_rng(3).integers(0, 300, 24).tolist()
+IDS = np.random.default_rng(3).integers(0, 300, 9).tolist()
 HIDDEN, VOCAB = 320, 1500
 Head = NDArray[np.float32]
 
