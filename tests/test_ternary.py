@@ -11,7 +11,8 @@ from bitnet_cy.errors import FormatError, OptionError, UnsupportedError
 from bitnet_cy.formats import ternary
 
 # Layouts that store a scale with each block of a row, in float16 at the start or the end of it.
-BLOCKED = {"TQ1_0": (256, -2), "TQ2_0": (256, -2), "Q2_0": (64, 0), "Q2_0_128": (128, 0)}
+BLOCKED = {"TQ1_0": (256, -2), "TQ2_0": (256, -2)}
+BLOCKED |= {"Q2_0": (64, 0), "Q2_0_128": (128, 0), "PQ2_0": (128, 0)}
 BY_ROW = ("IQ1_BN", "IQ2_BN", "IQ2_BN_R4")
 # What a file does not say about its layout.
 UNTOLD = {"TL1": {"kernel": (64, 128, 32)}, "TL2": {"kernel": (64, 96, 32)}}
