@@ -13,10 +13,10 @@ from bitnet_cy.errors import OptionError
 def whole(name: str, value: Any, least: int, most: float = math.inf, hint: str = "") -> int:
     """A whole number from `least` to `most`; a bool is none. `hint` ends the message."""
     try:
-        number = operator.index(value)
+        number = least - 1 if _is_bool(value) else operator.index(value)
     except TypeError:
         number = least - 1
-    if _is_bool(value) or not least <= number <= most:
+    if not least <= number <= most:
         raise OptionError(f"{name} is {value!r}; give a whole number {_span(least, most)}{hint}")
     return number
 

@@ -48,7 +48,8 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     return run
 
 
-DRAWN = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "seed": 0}  # as the command line does unless told
+# As the command line draws unless told otherwise.
+DRAWN = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "seed": 0}
 
 
 def stdin(monkeypatch: pytest.MonkeyPatch, raw: bytes) -> None:
