@@ -327,7 +327,7 @@ def test_memory_does_not_grow_with_the_number_of_layers(form: str, tmp_path: Pat
             tmp_path / str(layers) / "hf"
         )
         tracemalloc.start()
-        convert(source, tmp_path / str(layers) / "out.gguf", with_vocabulary=False)
+        convert(source, tmp_path / str(layers) / "out.gguf", with_vocabulary=False, threads=1)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.5 * peaks[0]

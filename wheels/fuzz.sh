@@ -24,7 +24,7 @@ fi
 found=${FUZZ:-$(mktemp -d)}
 for target in "${targets[@]}"; do
   if ! TMPDIR=$memory "$python" -m fuzz.run "$target" "$found/$target" \
-    "-max_total_time=$seconds" >"$work/log" 2>&1; then
+    "-max_total_time=$seconds" ${SEED:+"-seed=$SEED"} >"$work/log" 2>&1; then
     grep -v '^INFO: Instrumenting' "$work/log" | tail -n 60
     echo "fuzz.sh: $target: an input was found that breaks it; it is in $found" >&2
     exit 1
