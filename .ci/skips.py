@@ -26,7 +26,7 @@ def skipped(report: Path) -> list[tuple[str, str]]:
     """Names and reasons of the skipped tests of a JUnit report."""
     cases = ElementTree.parse(report).getroot().iter("testcase")
     return [
-        (f"{case.get('classname')}::{case.get('name')}", skip.get("message", ""))
+        (f"{case.get('classname')}::{case.get('name')}", f"{skip.get('message')} {skip.text}")
         for case in cases
         for skip in case.findall("skipped")
     ]
