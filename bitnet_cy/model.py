@@ -65,8 +65,8 @@ def load(
         pre: the rule that splits text before tokenizing, such as "llama-bpe", where the file
             names none and its vocabulary is not a known one.
         head: how the largest logits are found, the same ones in either way: "full" reads the
-            whole output head for each token, "screened" keeps a copy of half its size and reads
-            about a third as much, "auto" does so where it pays.
+            whole output head for each token, "screened" keeps a copy of about half its size and
+            reads the rows in question, "auto" does so where it pays.
 
     Weights that run as the file holds them stay in it, mapped; the tokenizer is read when it is
     first used.
