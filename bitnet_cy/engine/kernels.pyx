@@ -41,7 +41,8 @@ cdef extern from "csrc/threads.h" nogil:
     int bn_openmp() noexcept
 
 cdef extern from "csrc/bandwidth.h" nogil:
-    unsigned long long bn_read_bytes(const uint8_t *data, ptrdiff_t n) noexcept
+    ctypedef uint64_t (*bn_reader)(const uint8_t *data, ptrdiff_t n) noexcept
+    bn_reader bn_widest_reader() noexcept
 
 cdef extern from "csrc/codes.h" nogil:
     int bn_has_code_3(const uint8_t *data, ptrdiff_t n) noexcept
@@ -342,11 +343,13 @@ cdef _rms_norm(const float[::1] x, const float[::1] weight, float eps, float[::1
 def read_bytes(data, int threads):
     """Read every byte of a uint8 array once, in `threads` threads; returns a checksum."""
     cdef const uint8_t[::1] view = data
-    cdef Py_ssize_t n = view.shape[0], piece = 1 << 20, i
-    cdef Py_ssize_t pieces = n // piece
-    cdef unsigned long long total = 0
-    for i in prange(pieces, nogil=True, num_threads=threads, schedule="static"):
-        total += bn_read_bytes(&view[i * piece], piece)
+    cdef Py_ssize_t n = view.shape[0]
+    cdef uint64_t total = 0
+    cdef int i
+    cdef bn_reader read = bn_widest_reader()
+    for i in prange(threads, nogil=True, num_threads=threads, schedule="static", chunksize=1):
+        total += read(&view[0] + n * i // threads,
+                      n * (i + 1) // threads - n * i // threads)
     return total
 
 

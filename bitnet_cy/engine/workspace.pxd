@@ -67,7 +67,7 @@ cdef extern from "csrc/step.h" nogil:
         int64_t *stage_ns
 
 cdef extern from "csrc/queue.h" nogil:
-    ctypedef struct bn_stage_queue:
+    ctypedef struct bn_share:
         pass
 
 
@@ -75,7 +75,7 @@ cdef class Workspace:
     cdef bn_step step
     cdef bn_scratch *scratch
     cdef bn_span *spans
-    cdef bn_stage_queue *queues
+    cdef bn_share *shares
     cdef list owned
     cdef int32_t[::1] ids
     cdef int32_t[::1] logit_rows

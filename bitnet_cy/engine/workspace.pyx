@@ -26,19 +26,19 @@ cdef extern from "csrc/forward.h" nogil:
     ptrdiff_t bn_attention_scratch(const bn_network *) noexcept
     ptrdiff_t bn_n_stages(const bn_network *) noexcept
     const char *bn_stage_kind_name(int) noexcept
-    void bn_work(const bn_step *, bn_stage_queue *, int) noexcept
+    void bn_work(const bn_step *, bn_share *, int, int) noexcept
 
 
-cdef void forward(const bn_step *s, bn_stage_queue *queues, int threads) noexcept nogil:
+cdef void forward(const bn_step *s, bn_share *shares, int threads) noexcept nogil:
     """One block of tokens through the whole network, in one parallel region.
 
-    Each worker takes row tiles from the queue of the stage at hand (csrc/forward.h); which one
-    computes a tile makes no difference to it.
+    The workers share the row tiles of one stage after the other (csrc/forward.h); which one computes
+    a tile makes no difference to it.
     """
     cdef int worker
-    memset(queues, 0, bn_n_stages(s.net) * sizeof(bn_stage_queue))
+    memset(shares, 0, bn_n_stages(s.net) * threads * sizeof(bn_share))
     for worker in prange(threads, num_threads=threads, schedule="static", chunksize=1):
-        bn_work(s, queues, worker)
+        bn_work(s, shares, worker, threads)
 
 
 cdef class Workspace:
@@ -53,15 +53,13 @@ cdef class Workspace:
         self.searches = Searches()
         self.scratch = <bn_scratch *>calloc(threads, sizeof(bn_scratch))
         self.spans = <bn_span *>calloc(rows, sizeof(bn_span))
-        self.queues = <bn_stage_queue *>calloc(bn_n_stages(&network.native), sizeof(bn_stage_queue))
-        if self.scratch == NULL or self.spans == NULL or self.queues == NULL:
+        if self.scratch == NULL or self.spans == NULL:
             raise ResourceError(f"no memory for {threads} threads and {rows} tokens")
         self._allocate()
 
     def __dealloc__(self):
         free(self.scratch)
         free(self.spans)
-        free(self.queues)
 
     cdef void *_new(self, Py_ssize_t n_bytes) except NULL:
         cdef uint8_t[::1] view = aligned_bytes(max(n_bytes, 64))
@@ -77,6 +75,7 @@ cdef class Workspace:
         cdef Py_ssize_t k_max = (widest + BN_BLOCK - 1) // BN_BLOCK * BN_BLOCK
         cdef Py_ssize_t padded = (rows + 63) // 64 * 64
         s.net, s.scratch, s.spans = n, self.scratch, self.spans
+        self.shares = <bn_share *>self._new(bn_n_stages(n) * self.threads * sizeof(bn_share))
         self.ids = np.zeros(rows, dtype=np.int32)
         self.logit_rows = np.zeros(rows, dtype=np.int32)
         s.ids, s.logit_rows = &self.ids[0], &self.logit_rows[0]
@@ -183,4 +182,4 @@ cdef class Workspace:
         s.n_spans, s.tokens = n_spans, last.first + last.tokens
         s.n_logits = n_logits
         with nogil:
-            forward(s, self.queues, threads)
+            forward(s, self.shares, threads)

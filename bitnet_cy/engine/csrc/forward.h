@@ -103,22 +103,54 @@ static void bn_stage_run(const bn_step *s, ptrdiff_t number, ptrdiff_t unit, int
                            (bn_stage)((number - 1) % BN_LAYER_STAGES), unit, thread);
 }
 
-/* One thread's part of a step: take units of a stage while there are any, wait for the others.
- * The first thread keeps the time, from the end of one stage to the end of the next. */
-static void bn_work(const bn_step *s, bn_stage_queue *queues, int thread) {
+/* Where the codes lie that a unit of a stage of ternary products reads first; NULL for another. */
+static const uint8_t *bn_stage_codes(const bn_step *s, ptrdiff_t number, ptrdiff_t unit) {
+    const bn_network *net = s->net;
+    if (number == 0 || number > net->n_layers * BN_LAYER_STAGES) return NULL;
+    const bn_layer *layer = &net->layers[(number - 1) / BN_LAYER_STAGES];
+    const bn_linear *const qkv[3] = {&layer->q, &layer->k, &layer->v}, *linear;
+    switch ((number - 1) % BN_LAYER_STAGES) {
+    case BN_QKV: linear = qkv[bn_qkv_part(s, layer, &unit)]; break;
+    case BN_O: linear = &layer->o; break;
+    case BN_GATE_UP: linear = &layer->gate; break;
+    case BN_DOWN: linear = &layer->down; break;
+    default: return NULL;
+    }
+    return linear->codes + unit * bn_unit_rows(s, linear) * linear->blocks * BN_BLOCK_BYTES;
+}
+
+/* What a thread reads in the next stage of ternary products after this one, or NULL. */
+static const uint8_t *bn_codes_ahead(const bn_step *s, ptrdiff_t number, int thread, int threads) {
+    const ptrdiff_t end = s->net->n_layers * BN_LAYER_STAGES;
+    while (++number <= end) {
+        const ptrdiff_t units = bn_stage_units(s, number);
+        const ptrdiff_t first = bn_share_first(units, threads, thread);
+        const uint8_t *codes = first < units ? bn_stage_codes(s, number, first) : NULL;
+        if (codes) return codes;
+    }
+    return NULL;
+}
+
+/* One thread's part of a step: do its share of a stage, help the others, wait for them. The first
+ * thread keeps the time, from the end of one stage to the end of the next. */
+static void bn_work(const bn_step *s, bn_share *shares, int thread, int threads) {
     const ptrdiff_t n_stages = bn_n_stages(s->net);
+    const int decoding = !bn_step_uses_panels(s); /* bound by memory */
     int64_t *spent = thread == 0 ? s->stage_ns : NULL;
     int64_t before = spent ? bn_nanoseconds() : 0;
     for (ptrdiff_t number = 0; number < n_stages; number++) {
         const ptrdiff_t units = bn_stage_units(s, number);
         if (!units) continue;
-        bn_stage_queue *queue = &queues[number];
-        ptrdiff_t unit;
-        while ((unit = bn_counter_next(&queue->taken)) < units) {
-            bn_stage_run(s, number, unit, thread);
-            bn_counter_next(&queue->done);
+        bn_share *stage = shares + number * threads;
+        for (int i = 0; i < threads; i++) {
+            const int owner = (thread + i) % threads;
+            ptrdiff_t unit;
+            while ((unit = bn_share_take(stage, units, threads, owner)) >= 0) {
+                bn_stage_run(s, number, unit, thread);
+                bn_counter_next(&stage[owner].done);
+            }
         }
-        bn_queue_wait(queue, units);
+        bn_stage_wait(stage, units, threads, decoding ? bn_codes_ahead(s, number, thread, threads) : NULL);
         if (spent) {
             const int64_t now = bn_nanoseconds();
             spent[bn_stage_kind(s, number)] += now - before;

@@ -240,20 +240,23 @@ static ptrdiff_t bn_qkv_units(const bn_step *s, const bn_layer *layer) {
            bn_linear_units(s, &layer->v);
 }
 
+/* Which of q, k and v (0, 1, 2) a unit of their stage belongs to; unit becomes that matrix's own. */
+static int bn_qkv_part(const bn_step *s, const bn_layer *layer, ptrdiff_t *unit) {
+    const bn_linear *parts[3] = {&layer->q, &layer->k, &layer->v};
+    int i = 0;
+    for (; i < 2 && *unit >= bn_linear_units(s, parts[i]); i++)
+        *unit -= bn_linear_units(s, parts[i]);
+    return i;
+}
+
 static void bn_stage_qkv(const bn_step *s, const bn_layer *layer, ptrdiff_t unit, int thread) {
     const bn_linear *parts[3] = {&layer->q, &layer->k, &layer->v};
     const ptrdiff_t width = layer->q.rows + layer->k.rows + layer->v.rows;
+    const int part = bn_qkv_part(s, layer, &unit);
     float *y = s->qkv;
-    for (int i = 0; i < 3; i++) {
-        ptrdiff_t units = bn_linear_units(s, parts[i]);
-        if (unit < units) {
-            bn_stage_linear(s, bn_input_of(s, layer->qkv_norms, i), parts[i], unit, y, width, 0,
-                            thread);
-            return;
-        }
-        unit -= units;
-        y += parts[i]->rows;
-    }
+    for (int i = 0; i < part; i++) y += parts[i]->rows;
+    bn_stage_linear(s, bn_input_of(s, layer->qkv_norms, part), parts[part], unit, y, width, 0,
+                    thread);
 }
 
 static void bn_activate(const bn_step *s, float *gate, const float *up, ptrdiff_t n) {

@@ -23,6 +23,16 @@ enum { BN_AVX512VNNI_LANES = 16, BN_AVX512VNNI_TILE_PANELS = 3 };
 /* The panels come from the second cache: ahead by so many steps, a quarter more is computed. */
 enum { BN_AVX512VNNI_PREFETCH_STEPS = 8 };
 
+/* Decoding is bound by memory: so many bytes ahead into the second cache, then into the first. */
+enum { BN_AVX512VNNI_FAR = 8192, BN_AVX512VNNI_NEAR = 2048 };
+
+BN_AVX512VNNI BN_INLINE void bn_fetch_lines_avx512vnni(const uint8_t *codes, int lines) {
+    for (int i = 0; i < lines; i++) {
+        _mm_prefetch((const char *)codes + BN_AVX512VNNI_FAR + 64 * i, _MM_HINT_T1);
+        _mm_prefetch((const char *)codes + BN_AVX512VNNI_NEAR + 64 * i, _MM_HINT_T0);
+    }
+}
+
 /* Plane g of two neighbouring blocks; the second is zero where there is only one. */
 BN_AVX512VNNI BN_INLINE __m512i bn_plane_avx512vnni(const int8_t *q, int g, int two) {
     __m512i first = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(q + 32 * g)));
@@ -60,9 +70,11 @@ BN_AVX512VNNI BN_INLINE void bn_gemv_rows_avx512vnni(const uint8_t *codes, ptrdi
     for (int r = 0; r < n_rows; r++)
         for (int g = 0; g < 4; g++) sum[r][g] = _mm512_setzero_si512();
     ptrdiff_t b = 0;
-    for (; b + 2 <= blocks; b += 2)
+    for (; b + 2 <= blocks; b += 2) {
+        bn_fetch_lines_avx512vnni(codes + BN_BLOCK_BYTES * n_rows * b, n_rows);
         bn_add_blocks_avx512vnni(sum, codes + BN_BLOCK_BYTES * b, row_bytes, n_rows,
                                  q + BN_BLOCK * b, 1);
+    }
     if (b < blocks)
         bn_add_blocks_avx512vnni(sum, codes + BN_BLOCK_BYTES * b, row_bytes, n_rows,
                                  q + BN_BLOCK * b, 0);

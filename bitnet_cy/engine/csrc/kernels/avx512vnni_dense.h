@@ -56,9 +56,11 @@ BN_AVX512VNNI BN_INLINE void bn_dense_tile_avx512vnni(const uint8_t *dense, ptrd
     for (int r = 0; r < n_rows; r++)
         for (int t = 0; t < n_tokens; t++) a[r][t] = b[r][t] = _mm512_setzero_si512();
     ptrdiff_t i = 0;
-    for (; i + 2 <= blocks; i += 2)
+    for (; i + 2 <= blocks; i += 2) {
+        bn_fetch_lines_avx512vnni(dense + BN_BLOCK_BYTES * n_rows * i, n_rows);
         bn_dense_blocks_avx512vnni(a, b, dense + BN_BLOCK_BYTES * i, row_bytes, n_rows,
                                    q + BN_DENSE_BLOCK * i, token_bytes, n_tokens, 1);
+    }
     if (i < blocks)
         bn_dense_blocks_avx512vnni(a, b, dense + BN_BLOCK_BYTES * i, row_bytes, n_rows,
                                    q + BN_DENSE_BLOCK * i, token_bytes, n_tokens, 0);
