@@ -38,6 +38,7 @@ cdef extern from "csrc/search.h" nogil:
         float *estimate
         float *unit_lowest
         float *unit_highest
+        int32_t *unit_kept
         int32_t *rows
         ptrdiff_t *count
         float *logits

@@ -174,6 +174,7 @@ cdef class Searches:
             q.estimate = <float *>self._new(screen.rows * 4)
             q.unit_lowest = <float *>self._new(units * 4)
             q.unit_highest = <float *>self._new(units * 4)
+            q.unit_kept = <int32_t *>self._new(units * 4)
             q.rows = <int32_t *>self._new(screen.rows * 4)
             q.logits = <float *>self._new(screen.rows * 4)
         self.room = count

@@ -19,19 +19,21 @@ static inline ptrdiff_t bn_n_stages(const bn_network *net) {
 }
 
 /* What is timed together: the embedding, each stage of a layer over all layers, and the rest. */
-enum { BN_STAGE_KINDS = BN_LAYER_STAGES + 3 };
+enum { BN_STAGE_KINDS = BN_LAYER_STAGES + 2 + BN_HEAD_STAGES };
 
 static const char *bn_stage_kind_name(int kind) {
     static const char *const names[BN_STAGE_KINDS] = {
         "embedding", "attention_norm", "qkv", "rope", "attention", "o_norm", "o",
         "attention_post_norm", "ffn_norm", "gate_up", "down_norm", "down", "ffn_post_norm",
-        "output_norm", "head"};
+        "output_norm", "head", "head_begin", "head_estimate", "head_raise",
+        "head_keep", "head_pack",
+        "head_refine_1", "head_narrow_1", "head_refine_2", "head_narrow_2", "head_refine_3",
+        "head_narrow_3", "head_finish"};
     return names[kind];
 }
 
 static ptrdiff_t bn_stage_kind(const bn_step *s, ptrdiff_t number) {
     const ptrdiff_t layer_stages = s->net->n_layers * BN_LAYER_STAGES;
-    if (number > layer_stages + 1) return BN_STAGE_KINDS - 1; /* all of the head's */
     if (number > layer_stages) return number - layer_stages + BN_LAYER_STAGES;
     return number ? 1 + (number - 1) % BN_LAYER_STAGES : 0;
 }

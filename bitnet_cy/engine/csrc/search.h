@@ -1,18 +1,19 @@
 /* The rows of the output head with the largest logits, exactly, by way of the screen.
  *
- * Estimate all rows, and keep those whose upper bound reaches the k-th largest lower bound; with
- * each plane of bits the bounds of those tighten and fewer remain; the logits of the last are
- * computed as the full head computes them. What the bounds allow for besides the rest of a row:
- * the rounding of the activations to 15 bits, and that of every float sum, at most
- * cols * 2^-22 * |w| * |x| for any order of its additions.
+ * Estimate all rows, compute the k logits that look largest, and keep the rows whose upper bound
+ * reaches the least of those; with each plane of bits the bounds tighten and fewer rows remain; the
+ * logits of the last are computed as the full head computes them. What the bounds allow for besides
+ * the rest of a row: the rounding of the activations to 15 bits, and that of every float sum, at
+ * most cols * 2^-22 * |w| * |x| for any order of its additions.
  */
 #ifndef BN_SEARCH_H
 #define BN_SEARCH_H
 
+#include "queue.h"
 #include "screen.h"
 
 enum { BN_SEARCH_MOST = 64, BN_SEARCH_UNIT_ROWS = 256, BN_SEARCH_UNIT_LISTED = 32,
-       BN_SEARCH_CROWDED = 32 };
+       BN_SEARCH_CROWDED = 32, BN_SEARCH_CROWD = 3, BN_SEARCH_AHEAD = 6 };
 #define BN_SEARCH_RANGE 16256.0f /* 128 * 127: activations become integers up to this */
 
 /* The search for one token. */
@@ -24,8 +25,11 @@ typedef struct bn_search {
     int8_t *high, *low;      /* rest = unit * (128 high + low) */
     int16_t *high_sums, *low_sums;
     float unit, reach, slack;
+    double mean;             /* what the mean row adds to every logit, at most: no estimate has it */
+    float bound;             /* no row whose upper bound is below it is among the k largest */
     float *estimate;         /* [rows] */
     float *unit_lowest, *unit_highest; /* of a unit's rows: the largest lower and upper bound */
+    int32_t *unit_kept;      /* how many of a unit's rows remain after level 0 */
     int32_t *rows;           /* those that remain, ascending */
     ptrdiff_t count[BN_SCREEN_LEVELS]; /* how many remain after each level */
     int start;               /* level of the first estimates: 1 where level 0 told little of late */
@@ -56,6 +60,17 @@ static inline void bn_search_split(const bn_search *q, float largest, ptrdiff_t 
     }
 }
 
+/* What the mean row adds to a logit beside the exact columns, rounded up. */
+static inline double bn_search_mean(const bn_search *q, const bn_screen *screen) {
+    double sum = 0, magnitude = 0;
+    for (ptrdiff_t i = 0; i < screen->cols; i++) {
+        const double product = (double)screen->mean[i] * q->rest[i];
+        sum += product;
+        magnitude += fabs(product);
+    }
+    return sum + magnitude * 1e-9;
+}
+
 /* x: the normalized activations [cols]. Where they are not finite no row is excluded. */
 static inline void bn_search_begin(bn_search *q, const bn_screen *screen, const float *x) {
     const ptrdiff_t n = screen->cols, padded = screen->groups * BN_SCREEN_GROUP;
@@ -69,6 +84,8 @@ static inline void bn_search_begin(bn_search *q, const bn_screen *screen, const 
     }
     float largest = 0;
     int finite = 1;
+    q->bound = -INFINITY;
+    q->mean = bn_search_mean(q, screen);
     for (ptrdiff_t i = 0; i < n; i++) {
         finite &= fabsf(x[i]) < 1e30f;
         largest = fabsf(q->rest[i]) > largest ? fabsf(q->rest[i]) : largest;
@@ -123,6 +140,14 @@ static inline void bn_search_estimate(bn_search *q, const bn_screen *screen, con
     q->unit_highest[unit] = highest;
 }
 
+/* What refining a row reads: rows that remain lie apart, and no prefetcher of the CPU finds them. */
+static inline void bn_search_fetch(const bn_screen *screen, int plane, ptrdiff_t r) {
+    const bn_screen_row row = bn_screen_row_of(screen, r);
+    const ptrdiff_t bits = screen->groups * (BN_SCREEN_GROUP / 8);
+    for (ptrdiff_t i = 0; i < bits; i += BN_LINE) bn_prefetch(row.planes[plane] + i);
+    for (ptrdiff_t i = 0; i < bits / 4; i += BN_LINE) bn_prefetch(row.steps + i);
+}
+
 /* One more bit for listed rows of a unit: half a cell up or down. */
 static inline void bn_search_refine(bn_search *q, const bn_screen *screen, const bn_kernels *kernels,
                              int plane, ptrdiff_t unit) {
@@ -134,6 +159,8 @@ static inline void bn_search_refine(bn_search *q, const bn_screen *screen, const
         const ptrdiff_t r = q->rows[i];
         const bn_screen_row row = bn_screen_row_of(screen, r);
         int64_t sums[1][2];
+        if (i + BN_SEARCH_AHEAD < q->count[plane])
+            bn_search_fetch(screen, plane, q->rows[i + BN_SEARCH_AHEAD]);
         kernels->screen_sums(NULL, row.planes[plane], row.steps, 1, screen->groups, &x, sums);
         double codes = (double)sums[0][0] - 0.5 * (double)sums[0][1];
         q->estimate[r] += (float)(codes * screen->step[r] * cell);
@@ -142,58 +169,108 @@ static inline void bn_search_refine(bn_search *q, const bn_screen *screen, const
 
 /* ---- who remains ----------------------------------------------------------------------------- */
 
-/* The k largest of what is pushed, as a heap with the least at [0]. */
-static inline void bn_heap_push(float *heap, ptrdiff_t k, float value) {
+/* Rows by a value, the k with the largest as a heap with the least at [0]. */
+typedef struct bn_ranked {
+    float value;
+    int32_t row;
+} bn_ranked;
+
+static inline void bn_heap_push(bn_ranked *heap, ptrdiff_t k, float value, ptrdiff_t row) {
     ptrdiff_t i = 0;
-    if (!(value > heap[0])) return;
+    if (!(value > heap[0].value)) return;
     for (ptrdiff_t child; (child = 2 * i + 1) < k; i = child) {
-        if (child + 1 < k && heap[child + 1] < heap[child]) child++;
-        if (value <= heap[child]) break;
+        if (child + 1 < k && heap[child + 1].value < heap[child].value) child++;
+        if (value <= heap[child].value) break;
         heap[i] = heap[child];
     }
-    heap[i] = value;
+    heap[i].value = value;
+    heap[i].row = (int32_t)row;
 }
 
-static inline float bn_search_bound(const bn_search *q, const bn_screen *screen, int level) {
+/* The k rows with the largest lower bounds, of those that remain; row -1 where there are fewer. */
+static inline void bn_search_rank(const bn_search *q, const bn_screen *screen, int level,
+                                  bn_ranked *heap) {
     const int bits = level > q->start ? level : q->start;
-    float heap[BN_SEARCH_MOST];
-    for (ptrdiff_t i = 0; i < q->k; i++) heap[i] = -INFINITY;
+    for (ptrdiff_t i = 0; i < q->k; i++) heap[i].value = -INFINITY, heap[i].row = -1;
     const ptrdiff_t count = level ? q->count[level - 1] : screen->rows;
     for (ptrdiff_t i = 0; i < count; i++) {
         if (!level && i % BN_SEARCH_UNIT_ROWS == 0 &&
-            !(q->unit_lowest[i / BN_SEARCH_UNIT_ROWS] > heap[0])) {
+            !(q->unit_lowest[i / BN_SEARCH_UNIT_ROWS] > heap[0].value)) {
             i += BN_SEARCH_UNIT_ROWS - 1;
             continue;
         }
         const ptrdiff_t r = level ? q->rows[i] : i;
         if (q->listed && q->listed[r]) continue;
-        bn_heap_push(heap, q->k, q->estimate[r] - bn_search_radius(q, screen, bits, r));
+        bn_heap_push(heap, q->k, q->estimate[r] - bn_search_radius(q, screen, bits, r), r);
     }
-    return heap[0];
 }
 
-/* Keep the rows that can still be among the k largest, and the listed ones. */
-static inline void bn_search_narrow(bn_search *q, const bn_screen *screen, int level) {
-    const ptrdiff_t count = level ? q->count[level - 1] : screen->rows;
-    const int bits = level > q->start ? level : q->start;
-    if (level && (level == q->start || count <= q->k + BN_SEARCH_UNIT_LISTED)) {
-        q->count[level] = count; /* nothing new is known, or they are few enough to compute */
-        return;
+/* Raise the bound to the k-th largest lower bound, and to the least of the logits of those rows:
+ * a logit is known twice as well as a bound says. */
+static inline void bn_search_raise(bn_search *q, const bn_screen *screen, const bn_kernels *kernels,
+                                   const bn_matrix *head, const float *x, int level,
+                                   float *decoded) {
+    bn_ranked heap[BN_SEARCH_MOST];
+    bn_search_rank(q, screen, level, heap);
+    if (heap[0].value > q->bound) q->bound = heap[0].value;
+    double least = INFINITY;
+    for (ptrdiff_t i = 0; i < q->k; i++) {
+        float logit = NAN;
+        if (heap[i].row >= 0)
+            bn_matrix_rows(kernels, head, heap[i].row, 1, x, 1, &logit, 0, decoded);
+        if (!(logit >= least)) least = logit;
+        if (isnan(logit)) return;
     }
-    const float bound = bn_search_bound(q, screen, level);
+    const double bound = least - q->mean;
+    const float rounded_down = (float)(bound - fabs(bound) * 1e-6);
+    if (rounded_down > q->bound) q->bound = rounded_down;
+}
+
+/* Whether a row can still be among the k largest, or is wanted beside them. */
+static inline int bn_search_keeps(const bn_search *q, const bn_screen *screen, int bits,
+                                  ptrdiff_t r) {
+    const float upper = q->estimate[r] + bn_search_radius(q, screen, bits, r);
+    return !(upper < q->bound) || (q->listed && q->listed[r]);
+}
+
+/* Of all rows: those of a unit that remain, where the unit's rows would stand. */
+static inline void bn_search_keep(bn_search *q, const bn_screen *screen, ptrdiff_t unit) {
+    const ptrdiff_t first = unit * BN_SEARCH_UNIT_ROWS, left = screen->rows - first;
+    const ptrdiff_t end = first + (left < BN_SEARCH_UNIT_ROWS ? left : BN_SEARCH_UNIT_ROWS);
+    int32_t kept = 0;
+    if (!(q->unit_highest[unit] < q->bound))
+        for (ptrdiff_t r = first; r < end; r++)
+            if (bn_search_keeps(q, screen, q->start, r)) q->rows[first + kept++] = (int32_t)r;
+    q->unit_kept[unit] = kept;
+}
+
+/* Move what every unit kept together. */
+static inline void bn_search_pack(bn_search *q, const bn_screen *screen) {
+    ptrdiff_t kept = 0;
+    for (ptrdiff_t first = 0; first < screen->rows; first += BN_SEARCH_UNIT_ROWS) {
+        const int32_t count = q->unit_kept[first / BN_SEARCH_UNIT_ROWS];
+        memmove(q->rows + kept, q->rows + first, (size_t)count * sizeof *q->rows);
+        kept += count;
+    }
+    q->count[0] = kept;
+    if (!q->start && kept > screen->rows / BN_SEARCH_CROWD) q->crowded = BN_SEARCH_CROWDED;
+}
+
+/* Keep the rows of the list that can still be among the k largest, and the listed ones. */
+static inline void bn_search_narrow(bn_search *q, const bn_screen *screen, const bn_kernels *kernels,
+                                    const bn_matrix *head, const float *x, int level,
+                                    float *decoded) {
+    const ptrdiff_t count = q->count[level - 1];
+    q->count[level] = count;
+    if (level == q->start || count <= q->k + BN_SEARCH_UNIT_LISTED)
+        return; /* nothing new is known, or they are few enough to compute */
+    bn_search_raise(q, screen, kernels, head, x, level, decoded);
     ptrdiff_t kept = 0;
     for (ptrdiff_t i = 0; i < count; i++) {
-        if (!level && i % BN_SEARCH_UNIT_ROWS == 0 &&
-            q->unit_highest[i / BN_SEARCH_UNIT_ROWS] < bound) {
-            i += BN_SEARCH_UNIT_ROWS - 1;
-            continue;
-        }
-        const ptrdiff_t r = level ? q->rows[i] : i;
-        const float upper = q->estimate[r] + bn_search_radius(q, screen, bits, r);
-        if (!(upper < bound) || (q->listed && q->listed[r])) q->rows[kept++] = (int32_t)r;
+        const int32_t r = q->rows[i];
+        if (bn_search_keeps(q, screen, level > q->start ? level : q->start, r)) q->rows[kept++] = r;
     }
     q->count[level] = kept;
-    if (!bits && kept > screen->rows / 4) q->crowded = BN_SEARCH_CROWDED;
 }
 
 /* Exact logits of the rows that remain. */

@@ -301,7 +301,8 @@ static void bn_stage_head(const bn_step *s, ptrdiff_t unit, int thread) {
 /* The stages of a head: all logits in one, or a search (search.h), where each plane of the screen
  * is a stage that refines and one that narrows. */
 enum {
-    BN_HEAD_ALL, BN_HEAD_BEGIN, BN_HEAD_ESTIMATE, BN_HEAD_NARROW, BN_HEAD_PLANES,
+    BN_HEAD_ALL, BN_HEAD_BEGIN, BN_HEAD_ESTIMATE, BN_HEAD_RAISE, BN_HEAD_KEEP, BN_HEAD_PACK,
+    BN_HEAD_PLANES,
     BN_HEAD_FINISH = BN_HEAD_PLANES + 2 * BN_SCREEN_PLANES, BN_HEAD_STAGES
 };
 
@@ -315,37 +316,53 @@ static ptrdiff_t bn_head_units(const bn_step *s, int stage) {
     if (!s->n_logits || (stage == BN_HEAD_ALL) != !s->screen) return 0;
     if (!s->screen && !s->logits) return 0; /* only what the head is given is wanted */
     if (stage == BN_HEAD_ALL) return bn_ceil_div(s->net->vocab, BN_HEAD_UNIT_ROWS);
-    if (stage == BN_HEAD_ESTIMATE) return bn_ceil_div(s->net->vocab, BN_SEARCH_UNIT_ROWS);
+    if (stage == BN_HEAD_ESTIMATE || stage == BN_HEAD_KEEP)
+        return bn_ceil_div(s->net->vocab, BN_SEARCH_UNIT_ROWS);
     if (stage == BN_HEAD_FINISH) return bn_listed_units(s, BN_SCREEN_PLANES);
     if (stage < BN_HEAD_PLANES || (stage - BN_HEAD_PLANES) % 2) return s->n_logits;
     return bn_listed_units(s, (stage - BN_HEAD_PLANES) / 2);
 }
 
+/* A stage of the search for one token. */
+static void bn_search_run(const bn_step *s, int stage, ptrdiff_t token, ptrdiff_t unit, int thread) {
+    bn_search *search = &s->searches[token];
+    const bn_matrix *head = &s->net->head;
+    const float *x = s->normed + token * s->net->hidden;
+    float *decoded = s->scratch[thread].row;
+    const int plane = (stage - BN_HEAD_PLANES) / 2;
+    switch (stage) {
+    case BN_HEAD_BEGIN: bn_search_begin(search, s->screen, x); break;
+    case BN_HEAD_ESTIMATE: bn_search_estimate(search, s->screen, s->kernels, unit); break;
+    case BN_HEAD_RAISE:
+        bn_search_raise(search, s->screen, s->kernels, head, x, 0, decoded);
+        break;
+    case BN_HEAD_KEEP: bn_search_keep(search, s->screen, unit); break;
+    case BN_HEAD_PACK: bn_search_pack(search, s->screen); break;
+    case BN_HEAD_FINISH: bn_search_finish(search, s->kernels, head, x, unit, decoded); break;
+    default:
+        if ((stage - BN_HEAD_PLANES) % 2)
+            bn_search_narrow(search, s->screen, s->kernels, head, x, plane + 1, decoded);
+        else bn_search_refine(search, s->screen, s->kernels, plane, unit);
+    }
+}
+
 static void bn_head_run(const bn_step *s, int stage, ptrdiff_t unit, int thread) {
     if (stage == BN_HEAD_ALL) {
         bn_stage_head(s, unit, thread);
-        return;
-    }
-    const int plane = (stage - BN_HEAD_PLANES) / 2;
-    ptrdiff_t token = unit;
-    if (stage == BN_HEAD_ESTIMATE) {
-        for (token = 0; token < s->n_logits; token++)
-            bn_search_estimate(&s->searches[token], s->screen, s->kernels, unit);
-        return;
-    }
-    if (stage == BN_HEAD_FINISH || (stage >= BN_HEAD_PLANES && (stage - BN_HEAD_PLANES) % 2 == 0)) {
-        const int level = stage == BN_HEAD_FINISH ? BN_SCREEN_PLANES : plane;
-        for (token = 0; unit >= bn_search_units(&s->searches[token], level); token++)
+    } else if (stage == BN_HEAD_ESTIMATE || stage == BN_HEAD_KEEP) { /* of all tokens */
+        for (ptrdiff_t token = 0; token < s->n_logits; token++)
+            bn_search_run(s, stage, token, unit, thread);
+    } else if (stage == BN_HEAD_FINISH ||
+               (stage >= BN_HEAD_PLANES && (stage - BN_HEAD_PLANES) % 2 == 0)) {
+        const int level =
+            stage == BN_HEAD_FINISH ? BN_SCREEN_PLANES : (stage - BN_HEAD_PLANES) / 2;
+        ptrdiff_t token = 0;
+        for (; unit >= bn_search_units(&s->searches[token], level); token++)
             unit -= bn_search_units(&s->searches[token], level);
+        bn_search_run(s, stage, token, unit, thread);
+    } else {
+        bn_search_run(s, stage, unit, 0, thread);
     }
-    bn_search *search = &s->searches[token];
-    const float *x = s->normed + token * s->net->hidden;
-    if (stage == BN_HEAD_BEGIN) bn_search_begin(search, s->screen, x);
-    else if (stage == BN_HEAD_NARROW) bn_search_narrow(search, s->screen, 0);
-    else if (stage == BN_HEAD_FINISH)
-        bn_search_finish(search, s->kernels, &s->net->head, x, unit, s->scratch[thread].row);
-    else if ((stage - BN_HEAD_PLANES) % 2) bn_search_narrow(search, s->screen, plane + 1);
-    else bn_search_refine(search, s->screen, s->kernels, plane, unit);
 }
 
 #endif

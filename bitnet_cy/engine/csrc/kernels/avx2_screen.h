@@ -32,7 +32,7 @@ BN_AVX2 BN_INLINE void bn_screen_block_avx2(bn_screen_sums_avx2_t *sums, __m256i
     sums->low = _mm256_add_epi32(sums->low, _mm256_madd_epi16(l, step));
 }
 
-enum { BN_SCREEN_NIBBLES = 1, BN_SCREEN_PLANE = 2 };
+enum { BN_SCREEN_NIBBLES = 1, BN_SCREEN_PLANE = 2, BN_SCREEN_AHEAD = 4096 };
 
 /* The codes of block j of a group; `of` says of what they are made (constant after inlining). */
 BN_AVX2 BN_INLINE __m256i bn_screen_codes_avx2(const uint8_t *nibbles, __m256i plane, int of, int j) {
@@ -57,6 +57,12 @@ BN_AVX2 BN_INLINE void bn_screen_rows_avx2(const uint8_t *nibbles, const uint8_t
         bn_screen_sums_avx2_t sum = {_mm256_setzero_si256(), _mm256_setzero_si256()};
         __m256i ones = _mm256_setzero_si256(); /* of the high parts below, of the low ones above */
         for (ptrdiff_t g = 0; g < groups; g++, steps += BN_SCREEN_BLOCKS) {
+            if (of & BN_SCREEN_NIBBLES) {
+                _mm_prefetch((const char *)nibbles + BN_SCREEN_AHEAD, _MM_HINT_T0);
+                _mm_prefetch((const char *)nibbles + BN_SCREEN_AHEAD + 64, _MM_HINT_T0);
+                if (of & BN_SCREEN_PLANE)
+                    _mm_prefetch((const char *)planes + BN_SCREEN_AHEAD / 4, _MM_HINT_T0);
+            }
             __m128i bytes = _mm_loadl_epi64((const __m128i *)steps);
             __m256i words = _mm256_broadcastsi128_si256(_mm_cvtepu8_epi16(bytes));
             __m128i high = _mm_loadu_si128((const __m128i *)(x->high_sums + 8 * g));

@@ -36,6 +36,11 @@ BN_AVX512VNNI BN_INLINE void bn_screen_rows_avx512vnni(const uint8_t *nibbles, c
         __m512i high = _mm512_setzero_si512(), low = high, plane = high;
         __m256i ones = _mm256_setzero_si256(); /* of the high parts below, of the low ones above */
         for (ptrdiff_t g = 0; g < groups; g++, steps += BN_SCREEN_BLOCKS) {
+            if (of & BN_SCREEN_NIBBLES) {
+                bn_fetch_lines_avx512vnni(nibbles, 2);
+                if (of & BN_SCREEN_PLANE)
+                    _mm_prefetch((const char *)planes + BN_AVX512VNNI_FAR / 4, _MM_HINT_T1);
+            }
             __m128i words = _mm_cvtepu8_epi16(_mm_loadl_epi64((const __m128i *)steps));
             __m128i high_sums = _mm_loadu_si128((const __m128i *)(x->high_sums + 8 * g));
             __m128i low_sums = _mm_loadu_si128((const __m128i *)(x->low_sums + 8 * g));
