@@ -416,7 +416,8 @@ static int screen_case(const bn_kernels *kernels, ptrdiff_t groups, int rows, in
     uint8_t *bytes = allocate((size_t)(rows * cols));
     int8_t *x = allocate((size_t)(2 * cols));
     int16_t *x_sums = allocate((size_t)(2 * blocks) * 2);
-    uint8_t *nibbles = bytes, *plane = nibbles + rows * cols / 2, *steps = plane + rows * cols / 8;
+    const uint8_t *const planes[2] = {bytes + rows * cols / 2, bytes + rows * cols * 5 / 8};
+    const uint8_t *steps = bytes + rows * cols * 3 / 4;
     int64_t expected[MAX_ROWS][2], found[MAX_ROWS][2];
     int wrong = 0;
     for (ptrdiff_t i = 0; i < rows * cols; i++) bytes[i] = extreme ? 255 : (uint8_t)random_bits();
@@ -426,10 +427,11 @@ static int screen_case(const bn_kernels *kernels, ptrdiff_t groups, int rows, in
         x_sums[i / 32] = (int16_t)(x_sums[i / 32] + x[i]);
     }
     const bn_screen_query query = {x, x + cols, x_sums, x_sums + blocks};
-    for (int of = 1; of <= 3; of++) {
-        const uint8_t *codes = of & 1 ? nibbles : NULL, *bits = of & 2 ? plane : NULL;
-        bn_screen_sums_scalar(codes, bits, steps, rows, groups, &query, expected);
-        kernels->screen_sums(codes, bits, steps, rows, groups, &query, found);
+    for (int n_planes = 0; n_planes <= 3; n_planes++) { /* 3: one without the nibbles */
+        const uint8_t *nibbles = n_planes < 3 ? bytes : NULL;
+        const int n = n_planes < 3 ? n_planes : 1;
+        bn_screen_sums_scalar(nibbles, planes, n, steps, rows, groups, &query, expected);
+        kernels->screen_sums(nibbles, planes, n, steps, rows, groups, &query, found);
         wrong += memcmp(expected, found, (size_t)rows * sizeof *found) != 0;
     }
     free(bytes), free(x), free(x_sums);

@@ -152,7 +152,8 @@ static void bn_work(const bn_step *s, bn_share *shares, int thread, int threads)
                 bn_counter_next(&stage[owner].done);
             }
         }
-        bn_stage_wait(stage, units, threads, decoding ? bn_codes_ahead(s, number, thread, threads) : NULL);
+        bn_stage_wait(stage, units, threads,
+                      decoding ? bn_codes_ahead(s, number, thread, threads) : NULL);
         if (spent) {
             const int64_t now = bn_nanoseconds();
             spent[bn_stage_kind(s, number)] += now - before;

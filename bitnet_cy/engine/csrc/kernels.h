@@ -36,6 +36,8 @@ enum { BN_DENSE_BLOCK = 160, BN_DENSE_DIGITS = 5 }; /* also of BN_BLOCK_BYTES: d
  * its low and 128 i + 64 + p in its high bits), 32 bytes of each plane (bit j of byte p: column
  * 32 j + p), and 8 steps, one for each block of 32 columns. */
 enum { BN_SCREEN_GROUP = 256, BN_SCREEN_PLANES = 3, BN_SCREEN_COLS = 8192 };
+/* What the codes of screen_sums are made of, for the kernels' own use. */
+enum { BN_SCREEN_NIBBLES = 1, BN_SCREEN_PLANE = 2, BN_SCREEN_SECOND = 4 };
 
 typedef struct bn_screen_row {
     uint8_t *nibbles, *planes[BN_SCREEN_PLANES], *steps;
@@ -125,10 +127,11 @@ typedef struct bn_kernels {
                            int scale_shift, float *y);
 
     /* sums[r][0] = sum over blocks of step * sum of code * x; sums[r][1] = the same with codes 1.
-     * The code is the nibble, the plane's bit where nibbles is NULL, or with both 2 nibble + bit.
-     * Rows lie one after the other; at most BN_SCREEN_COLS columns. */
-    void (*screen_sums)(const uint8_t *nibbles, const uint8_t *plane, const uint8_t *steps,
-                        int rows, ptrdiff_t groups, const bn_screen_query *x, int64_t (*sums)[2]);
+     * The code is the nibble followed by a bit of each plane, 4 to 6 bits, or where nibbles is NULL
+     * the one plane's bit. Rows lie one after the other; at most BN_SCREEN_COLS columns. */
+    void (*screen_sums)(const uint8_t *nibbles, const uint8_t *const *planes, int n_planes,
+                        const uint8_t *steps, int rows, ptrdiff_t groups,
+                        const bn_screen_query *x, int64_t (*sums)[2]);
     /* w: groups * 256 floats; fills the row */
     void (*screen_encode)(const float *w, ptrdiff_t groups, bn_screen_row *row);
 } bn_kernels;

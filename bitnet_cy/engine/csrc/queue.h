@@ -85,7 +85,8 @@ static inline void bn_stage_wait(bn_share *stage, ptrdiff_t units, int threads,
     for (; fetched < BN_AHEAD_FIRST; fetched += BN_LINE) bn_prefetch(ahead + fetched);
     for (int spins = 0; !bn_stage_done(stage, units, threads); spins++) {
         if (fetched < BN_AHEAD_BYTES) {
-            for (int i = 0; i < BN_AHEAD_LINES; i++, fetched += BN_LINE) bn_prefetch(ahead + fetched);
+            for (int i = 0; i < BN_AHEAD_LINES; i++, fetched += BN_LINE)
+                bn_prefetch(ahead + fetched);
         } else if (spins < BN_SPINS) bn_relax();
         else bn_give_up_core();
     }

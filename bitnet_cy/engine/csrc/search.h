@@ -13,7 +13,7 @@
 #include "screen.h"
 
 enum { BN_SEARCH_MOST = 64, BN_SEARCH_UNIT_ROWS = 256, BN_SEARCH_UNIT_LISTED = 32,
-       BN_SEARCH_CROWDED = 32, BN_SEARCH_CROWD = 3, BN_SEARCH_AHEAD = 6 };
+       BN_SEARCH_CROWDED = 32, BN_SEARCH_CROWD = 3, BN_SEARCH_AHEAD = 6, BN_SEARCH_START = 2 };
 #define BN_SEARCH_RANGE 16256.0f /* 128 * 127: activations become integers up to this */
 
 /* The search for one token. */
@@ -32,8 +32,9 @@ typedef struct bn_search {
     int32_t *unit_kept;      /* how many of a unit's rows remain after level 0 */
     int32_t *rows;           /* those that remain, ascending */
     ptrdiff_t count[BN_SCREEN_LEVELS]; /* how many remain after each level */
-    int start;               /* level of the first estimates: 1 where level 0 told little of late */
-    int crowded;             /* so many searches to come start at level 1 */
+    int start;               /* level of the first estimates, at most BN_SEARCH_START */
+    int next_start;          /* of the next search: higher where too many remained */
+    int crowded;             /* so many searches to come do not try a lower one */
     float *logits;           /* of those that remain at the end */
 } bn_search;
 
@@ -74,8 +75,9 @@ static inline double bn_search_mean(const bn_search *q, const bn_screen *screen)
 /* x: the normalized activations [cols]. Where they are not finite no row is excluded. */
 static inline void bn_search_begin(bn_search *q, const bn_screen *screen, const float *x) {
     const ptrdiff_t n = screen->cols, padded = screen->groups * BN_SCREEN_GROUP;
-    q->start = q->crowded > 0;
-    q->crowded -= q->start;
+    if (q->crowded > 0) q->crowded--;
+    else if (q->next_start > 0) q->next_start--;
+    q->start = q->next_start;
     memcpy(q->rest, x, (size_t)n * sizeof *x);
     memset(q->rest + n, 0, (size_t)(padded - n) * sizeof *x);
     for (int i = 0; i < screen->n_exact; i++) {
@@ -120,8 +122,8 @@ static inline void bn_search_estimate(bn_search *q, const bn_screen *screen, con
     float exact[BN_SEARCH_UNIT_ROWS], lowest = -INFINITY, highest = -INFINITY;
     memset(exact, 0, sizeof exact);
     const int start = q->start;
-    kernels->screen_sums(row.nibbles, start ? row.planes[0] : NULL, row.steps, (int)rows,
-                         screen->groups, &x, sums);
+    kernels->screen_sums(row.nibbles, (const uint8_t *const *)row.planes, start, row.steps,
+                         (int)rows, screen->groups, &x, sums);
     const double cell = (double)q->unit / (1 << start), middle = (double)(8 << start) - 0.5;
     if (screen->n_exact)
         kernels->dot_rows_f16(screen->exact + first * screen->n_exact, screen->n_exact, (int)rows,
@@ -161,7 +163,8 @@ static inline void bn_search_refine(bn_search *q, const bn_screen *screen, const
         int64_t sums[1][2];
         if (i + BN_SEARCH_AHEAD < q->count[plane])
             bn_search_fetch(screen, plane, q->rows[i + BN_SEARCH_AHEAD]);
-        kernels->screen_sums(NULL, row.planes[plane], row.steps, 1, screen->groups, &x, sums);
+        const uint8_t *bits = row.planes[plane];
+        kernels->screen_sums(NULL, &bits, 1, row.steps, 1, screen->groups, &x, sums);
         double codes = (double)sums[0][0] - 0.5 * (double)sums[0][1];
         q->estimate[r] += (float)(codes * screen->step[r] * cell);
     }
@@ -253,7 +256,10 @@ static inline void bn_search_pack(bn_search *q, const bn_screen *screen) {
         kept += count;
     }
     q->count[0] = kept;
-    if (!q->start && kept > screen->rows / BN_SEARCH_CROWD) q->crowded = BN_SEARCH_CROWDED;
+    if (q->start < BN_SEARCH_START && kept > screen->rows / BN_SEARCH_CROWD) {
+        q->next_start = q->start + 1;
+        q->crowded = BN_SEARCH_CROWDED;
+    }
 }
 
 /* Keep the rows of the list that can still be among the k largest, and the listed ones. */
@@ -262,7 +268,7 @@ static inline void bn_search_narrow(bn_search *q, const bn_screen *screen, const
                                     float *decoded) {
     const ptrdiff_t count = q->count[level - 1];
     q->count[level] = count;
-    if (level == q->start || count <= q->k + BN_SEARCH_UNIT_LISTED)
+    if (level <= q->start || count <= q->k + BN_SEARCH_UNIT_LISTED)
         return; /* nothing new is known, or they are few enough to compute */
     bn_search_raise(q, screen, kernels, head, x, level, decoded);
     ptrdiff_t kept = 0;

@@ -1,5 +1,5 @@
-/* AVX2: the screen. A pair of products of vpmaddubsw is at most 2 * 31 * 128, vpmaddwd multiplies
- * two pairs by the block's step: below 2^22 a block, and BN_SCREEN_COLS are 256 blocks. */
+/* AVX2: the screen. A pair of products of vpmaddubsw is at most 2 * 63 * 128, vpmaddwd multiplies
+ * two pairs by the block's step: below 2^23 a block, and BN_SCREEN_COLS are 256 blocks. */
 #ifndef BN_KERNELS_AVX2_SCREEN_H
 #define BN_KERNELS_AVX2_SCREEN_H
 
@@ -32,27 +32,32 @@ BN_AVX2 BN_INLINE void bn_screen_block_avx2(bn_screen_sums_avx2_t *sums, __m256i
     sums->low = _mm256_add_epi32(sums->low, _mm256_madd_epi16(l, step));
 }
 
-enum { BN_SCREEN_NIBBLES = 1, BN_SCREEN_PLANE = 2, BN_SCREEN_AHEAD = 4096 };
+enum { BN_SCREEN_AHEAD = 4096 };
 
 /* The codes of block j of a group; `of` says of what they are made (constant after inlining). */
-BN_AVX2 BN_INLINE __m256i bn_screen_codes_avx2(const uint8_t *nibbles, __m256i plane, int of, int j) {
+BN_AVX2 BN_INLINE __m256i bn_screen_codes_avx2(const uint8_t *nibbles, const __m256i *planes, int of,
+                                               int j) {
+    const int up = bn_screen_planes(of); /* room for the bits */
     __m256i codes = _mm256_setzero_si256();
     if (of & BN_SCREEN_NIBBLES) {
         codes = _mm256_loadu_si256((const __m256i *)(nibbles + 64 * (j / 4) + 32 * (j % 2)));
-        int up = of & BN_SCREEN_PLANE ? 1 : 0; /* room for the bit */
         codes = j % 4 < 2 ? _mm256_slli_epi16(codes, up) : _mm256_srli_epi16(codes, 4 - up);
         codes = _mm256_and_si256(codes, _mm256_set1_epi8((char)(15 << up)));
     }
-    if (of & BN_SCREEN_PLANE) {
-        __m256i bit = _mm256_and_si256(_mm256_srli_epi16(plane, j), _mm256_set1_epi8(1));
-        codes = _mm256_or_si256(codes, bit);
+    for (int i = 0; i < up; i++) { /* bit j of a byte to bit up - 1 - i */
+        const int to = up - 1 - i;
+        __m256i bit = j >= to ? _mm256_srli_epi16(planes[i], j - to)
+                              : _mm256_slli_epi16(planes[i], to - j);
+        codes = _mm256_or_si256(codes, _mm256_and_si256(bit, _mm256_set1_epi8((char)(1 << to))));
     }
     return codes;
 }
 
-BN_AVX2 BN_INLINE void bn_screen_rows_avx2(const uint8_t *nibbles, const uint8_t *planes, int of,
+BN_AVX2 BN_INLINE void bn_screen_rows_avx2(const uint8_t *nibbles, const uint8_t *const *from, int of,
                                            const uint8_t *steps, int rows, ptrdiff_t groups,
                                            const bn_screen_query *x, int64_t (*sums)[2]) {
+    const uint8_t *planes[2];
+    for (int i = 0; i < bn_screen_planes(of); i++) planes[i] = from[i];
     for (int r = 0; r < rows; r++) {
         bn_screen_sums_avx2_t sum = {_mm256_setzero_si256(), _mm256_setzero_si256()};
         __m256i ones = _mm256_setzero_si256(); /* of the high parts below, of the low ones above */
@@ -60,22 +65,23 @@ BN_AVX2 BN_INLINE void bn_screen_rows_avx2(const uint8_t *nibbles, const uint8_t
             if (of & BN_SCREEN_NIBBLES) {
                 _mm_prefetch((const char *)nibbles + BN_SCREEN_AHEAD, _MM_HINT_T0);
                 _mm_prefetch((const char *)nibbles + BN_SCREEN_AHEAD + 64, _MM_HINT_T0);
-                if (of & BN_SCREEN_PLANE)
-                    _mm_prefetch((const char *)planes + BN_SCREEN_AHEAD / 4, _MM_HINT_T0);
+                for (int i = 0; i < bn_screen_planes(of); i++)
+                    _mm_prefetch((const char *)planes[i] + BN_SCREEN_AHEAD / 4, _MM_HINT_T0);
             }
             __m128i bytes = _mm_loadl_epi64((const __m128i *)steps);
             __m256i words = _mm256_broadcastsi128_si256(_mm_cvtepu8_epi16(bytes));
             __m128i high = _mm_loadu_si128((const __m128i *)(x->high_sums + 8 * g));
             __m128i low = _mm_loadu_si128((const __m128i *)(x->low_sums + 8 * g));
             ones = _mm256_add_epi32(ones, _mm256_madd_epi16(words, _mm256_set_m128i(low, high)));
-            __m256i plane = _mm256_setzero_si256();
-            if (of & BN_SCREEN_PLANE) plane = _mm256_loadu_si256((const __m256i *)planes);
+            __m256i plane[2];
+            for (int i = 0; i < bn_screen_planes(of); i++)
+                plane[i] = _mm256_loadu_si256((const __m256i *)planes[i]);
             BN_UNROLL(8)
             for (int j = 0; j < 8; j++)
                 bn_screen_block_avx2(&sum, bn_screen_codes_avx2(nibbles, plane, of, j), words, j,
                                      x->high + BN_SCREEN_GROUP * g, x->low + BN_SCREEN_GROUP * g);
             if (of & BN_SCREEN_NIBBLES) nibbles += BN_SCREEN_GROUP / 2;
-            if (of & BN_SCREEN_PLANE) planes += BN_SCREEN_GROUP / 8;
+            for (int i = 0; i < bn_screen_planes(of); i++) planes[i] += BN_SCREEN_GROUP / 8;
         }
         int64_t part[4];
         _mm256_storeu_si256((__m256i *)part, bn_half_sums_i64x4(sum.high, sum.low));
@@ -85,16 +91,11 @@ BN_AVX2 BN_INLINE void bn_screen_rows_avx2(const uint8_t *nibbles, const uint8_t
     }
 }
 
-BN_AVX2 static void bn_screen_sums_avx2(const uint8_t *nibbles, const uint8_t *plane,
-                                        const uint8_t *steps, int rows, ptrdiff_t groups,
-                                        const bn_screen_query *x, int64_t (*sums)[2]) {
-    if (!plane)
-        bn_screen_rows_avx2(nibbles, plane, BN_SCREEN_NIBBLES, steps, rows, groups, x, sums);
-    else if (!nibbles)
-        bn_screen_rows_avx2(nibbles, plane, BN_SCREEN_PLANE, steps, rows, groups, x, sums);
-    else
-        bn_screen_rows_avx2(nibbles, plane, BN_SCREEN_NIBBLES | BN_SCREEN_PLANE, steps, rows, groups,
-                            x, sums);
+BN_AVX2 static void bn_screen_sums_avx2(const uint8_t *nibbles, const uint8_t *const *planes, int n_planes,
+    const uint8_t *steps, int rows, ptrdiff_t groups, const bn_screen_query *x, int64_t (*sums)[2]) {
+#define BN_ROWS(of) bn_screen_rows_avx2(nibbles, planes, of, steps, rows, groups, x, sums)
+    BN_SCREEN_CHOOSE(nibbles, n_planes, BN_ROWS);
+#undef BN_ROWS
 }
 
 /* ---- encoding, as scalar_screen.h has it ------------------------------------------------------ */

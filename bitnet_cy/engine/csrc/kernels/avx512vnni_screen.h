@@ -10,45 +10,47 @@ BN_AVX512VNNI BN_INLINE __m512i bn_two_halves_avx512vnni(__m256i low, __m256i hi
 }
 
 /* The codes of blocks 2 i and 2 i + 1 of a group. */
-BN_AVX512VNNI BN_INLINE __m512i bn_screen_codes_avx512vnni(const uint8_t *nibbles, __m512i plane,
-                                                           int of, int i) {
+BN_AVX512VNNI BN_INLINE __m512i bn_screen_codes_avx512vnni(const uint8_t *nibbles,
+                                                           const __m512i *planes, int of, int i) {
+    const int up = bn_screen_planes(of); /* room for the bits */
     __m512i codes = _mm512_setzero_si512();
     if (of & BN_SCREEN_NIBBLES) {
         codes = _mm512_loadu_si512(nibbles + 64 * (i / 2));
-        const int up = of & BN_SCREEN_PLANE ? 1 : 0;
-        codes = i % 2 ? _mm512_srli_epi16(codes, 4 - up) : up ? _mm512_slli_epi16(codes, 1) : codes;
+        codes = i % 2 ? _mm512_srli_epi16(codes, 4 - up) : _mm512_slli_epi16(codes, up);
         codes = _mm512_and_si512(codes, _mm512_set1_epi8((char)(15 << up)));
     }
-    if (of & BN_SCREEN_PLANE) {
+    for (int p = 0; p < up; p++) { /* bits 2 i and 2 i + 1 of a byte to bit up - 1 - p */
         const __m512i shift = bn_two_halves_avx512vnni(_mm256_set1_epi16((short)(2 * i)),
                                                        _mm256_set1_epi16((short)(2 * i + 1)));
-        __m512i bit = _mm512_and_si512(_mm512_srlv_epi16(plane, shift), _mm512_set1_epi8(1));
-        codes = _mm512_or_si512(codes, bit);
+        __m512i bit = _mm512_and_si512(_mm512_srlv_epi16(planes[p], shift), _mm512_set1_epi8(1));
+        codes = _mm512_or_si512(codes, p + 1 < up ? _mm512_add_epi8(bit, bit) : bit);
     }
     return codes;
 }
 
-BN_AVX512VNNI BN_INLINE void bn_screen_rows_avx512vnni(const uint8_t *nibbles, const uint8_t *planes,
-                                                       int of, const uint8_t *steps, int rows,
+BN_AVX512VNNI BN_INLINE void bn_screen_rows_avx512vnni(const uint8_t *nibbles,
+                                                       const uint8_t *const *from, int of, const uint8_t *steps, int rows,
                                                        ptrdiff_t groups, const bn_screen_query *x,
                                                        int64_t (*sums)[2]) {
+    const uint8_t *planes[2];
+    for (int i = 0; i < bn_screen_planes(of); i++) planes[i] = from[i];
     for (int r = 0; r < rows; r++) {
-        __m512i high = _mm512_setzero_si512(), low = high, plane = high;
+        __m512i high = _mm512_setzero_si512(), low = high, plane[2];
         __m256i ones = _mm256_setzero_si256(); /* of the high parts below, of the low ones above */
         for (ptrdiff_t g = 0; g < groups; g++, steps += BN_SCREEN_BLOCKS) {
             if (of & BN_SCREEN_NIBBLES) {
                 bn_fetch_lines_avx512vnni(nibbles, 2);
-                if (of & BN_SCREEN_PLANE)
-                    _mm_prefetch((const char *)planes + BN_AVX512VNNI_FAR / 4, _MM_HINT_T1);
+                for (int i = 0; i < bn_screen_planes(of); i++)
+                    _mm_prefetch((const char *)planes[i] + BN_AVX512VNNI_FAR / 4, _MM_HINT_T1);
             }
             __m128i words = _mm_cvtepu8_epi16(_mm_loadl_epi64((const __m128i *)steps));
             __m128i high_sums = _mm_loadu_si128((const __m128i *)(x->high_sums + 8 * g));
             __m128i low_sums = _mm_loadu_si128((const __m128i *)(x->low_sums + 8 * g));
             ones = _mm256_dpwssd_epi32(ones, _mm256_broadcastsi128_si256(words),
                                        _mm256_set_m128i(low_sums, high_sums));
-            if (of & BN_SCREEN_PLANE) {
-                __m256i bits = _mm256_loadu_si256((const __m256i *)planes);
-                plane = bn_two_halves_avx512vnni(bits, bits);
+            for (int i = 0; i < bn_screen_planes(of); i++) {
+                __m256i bits = _mm256_loadu_si256((const __m256i *)planes[i]);
+                plane[i] = bn_two_halves_avx512vnni(bits, bits);
             }
             const __m512i all = _mm512_broadcast_i32x4(words);
             BN_UNROLL(4)
@@ -65,7 +67,7 @@ BN_AVX512VNNI BN_INLINE void bn_screen_rows_avx512vnni(const uint8_t *nibbles, c
                     low, _mm512_maddubs_epi16(codes, _mm512_loadu_si512(x->low + at)), step);
             }
             if (of & BN_SCREEN_NIBBLES) nibbles += BN_SCREEN_GROUP / 2;
-            if (of & BN_SCREEN_PLANE) planes += BN_SCREEN_GROUP / 8;
+            for (int i = 0; i < bn_screen_planes(of); i++) planes[i] += BN_SCREEN_GROUP / 8;
         }
         int64_t part[4];
         __m256i high8 = _mm256_add_epi32(_mm512_castsi512_si256(high), _mm512_extracti64x4_epi64(high, 1));
@@ -77,17 +79,11 @@ BN_AVX512VNNI BN_INLINE void bn_screen_rows_avx512vnni(const uint8_t *nibbles, c
     }
 }
 
-BN_AVX512VNNI static void bn_screen_sums_avx512vnni(const uint8_t *nibbles, const uint8_t *plane,
-                                                    const uint8_t *steps, int rows,
-                                                    ptrdiff_t groups, const bn_screen_query *x,
-                                                    int64_t (*sums)[2]) {
-    if (!plane)
-        bn_screen_rows_avx512vnni(nibbles, plane, BN_SCREEN_NIBBLES, steps, rows, groups, x, sums);
-    else if (!nibbles)
-        bn_screen_rows_avx512vnni(nibbles, plane, BN_SCREEN_PLANE, steps, rows, groups, x, sums);
-    else
-        bn_screen_rows_avx512vnni(nibbles, plane, BN_SCREEN_NIBBLES | BN_SCREEN_PLANE, steps, rows,
-                                  groups, x, sums);
+BN_AVX512VNNI static void bn_screen_sums_avx512vnni(const uint8_t *nibbles, const uint8_t *const *planes, int n_planes,
+    const uint8_t *steps, int rows, ptrdiff_t groups, const bn_screen_query *x, int64_t (*sums)[2]) {
+#define BN_ROWS(of) bn_screen_rows_avx512vnni(nibbles, planes, of, steps, rows, groups, x, sums)
+    BN_SCREEN_CHOOSE(nibbles, n_planes, BN_ROWS);
+#undef BN_ROWS
 }
 
 #endif

@@ -1,5 +1,5 @@
-/* NEON: the screen. Four products of at most 31 * 128 fit int16; times the block's step below 2^22,
- * twice a block and lane, and BN_SCREEN_COLS are 256 blocks. */
+/* NEON: the screen. Four products of at most 63 * 128 fit int16; times the block's step below 2^23,
+ * and a lane has one such sum a block: BN_SCREEN_COLS are 256 blocks. */
 #ifndef BN_KERNELS_NEON_SCREEN_H
 #define BN_KERNELS_NEON_SCREEN_H
 
@@ -19,27 +19,26 @@ BN_INLINE int32x4_t bn_screen_part_neon(int32x4_t sum, uint8x16_t first, uint8x1
     return vmlal_n_s16(sum, vget_high_s16(products), step);
 }
 
-enum { BN_SCREEN_NIBBLES = 1, BN_SCREEN_PLANE = 2 };
-
 /* 16 codes: piece p (0 or 1) of block j of a group; `of` says of what they are made. */
-BN_INLINE uint8x16_t bn_screen_codes_neon(const uint8_t *nibbles, const uint8_t *plane, int of, int j,
-                                          int p) {
+BN_INLINE uint8x16_t bn_screen_codes_neon(const uint8_t *nibbles, const uint8_t *const *planes,
+                                          int of, int j, int p) {
     uint8x16_t codes = vdupq_n_u8(0);
     if (of & BN_SCREEN_NIBBLES) {
         codes = vld1q_u8(nibbles + 64 * (j / 4) + 32 * (j % 2) + 16 * p);
         codes = j % 4 < 2 ? vandq_u8(codes, vdupq_n_u8(15)) : vshrq_n_u8(codes, 4);
-        if (of & BN_SCREEN_PLANE) codes = vaddq_u8(codes, codes);
     }
-    if (of & BN_SCREEN_PLANE) {
-        uint8x16_t bit = vshlq_u8(vld1q_u8(plane + 16 * p), vdupq_n_s8((int8_t)-j));
-        codes = vorrq_u8(codes, vandq_u8(bit, vdupq_n_u8(1)));
+    for (int i = 0; i < bn_screen_planes(of); i++) {
+        uint8x16_t bit = vshlq_u8(vld1q_u8(planes[i] + 16 * p), vdupq_n_s8((int8_t)-j));
+        codes = vorrq_u8(vaddq_u8(codes, codes), vandq_u8(bit, vdupq_n_u8(1)));
     }
     return codes;
 }
 
-BN_INLINE void bn_screen_rows_neon(const uint8_t *nibbles, const uint8_t *plane, int of,
+BN_INLINE void bn_screen_rows_neon(const uint8_t *nibbles, const uint8_t *const *from, int of,
                                    const uint8_t *steps, int rows, ptrdiff_t groups,
                                    const bn_screen_query *x, int64_t (*sums)[2]) {
+    const uint8_t *planes[2];
+    for (int i = 0; i < bn_screen_planes(of); i++) planes[i] = from[i];
     for (int r = 0; r < rows; r++) {
         int32x4_t high = vdupq_n_s32(0), low = high, ones[2] = {high, high};
         for (ptrdiff_t g = 0; g < groups; g++, steps += BN_SCREEN_BLOCKS) {
@@ -52,29 +51,24 @@ BN_INLINE void bn_screen_rows_neon(const uint8_t *nibbles, const uint8_t *plane,
             BN_UNROLL(8)
             for (int j = 0; j < 8; j++) {
                 const ptrdiff_t at = BN_SCREEN_GROUP * g + 32 * j;
-                uint8x16_t first = bn_screen_codes_neon(nibbles, plane, of, j, 0);
-                uint8x16_t second = bn_screen_codes_neon(nibbles, plane, of, j, 1);
+                uint8x16_t first = bn_screen_codes_neon(nibbles, planes, of, j, 0);
+                uint8x16_t second = bn_screen_codes_neon(nibbles, planes, of, j, 1);
                 high = bn_screen_part_neon(high, first, second, x->high + at, steps[j]);
                 low = bn_screen_part_neon(low, first, second, x->low + at, steps[j]);
             }
             if (of & BN_SCREEN_NIBBLES) nibbles += BN_SCREEN_GROUP / 2;
-            if (of & BN_SCREEN_PLANE) plane += BN_SCREEN_GROUP / 8;
+            for (int i = 0; i < bn_screen_planes(of); i++) planes[i] += BN_SCREEN_GROUP / 8;
         }
         sums[r][0] = vaddlvq_s32(high) * 128 + vaddlvq_s32(low);
         sums[r][1] = vaddlvq_s32(ones[0]) * 128 + vaddlvq_s32(ones[1]);
     }
 }
 
-static void bn_screen_sums_neon(const uint8_t *nibbles, const uint8_t *plane, const uint8_t *steps,
-                                int rows, ptrdiff_t groups, const bn_screen_query *x,
-                                int64_t (*sums)[2]) {
-    if (!plane)
-        bn_screen_rows_neon(nibbles, plane, BN_SCREEN_NIBBLES, steps, rows, groups, x, sums);
-    else if (!nibbles)
-        bn_screen_rows_neon(nibbles, plane, BN_SCREEN_PLANE, steps, rows, groups, x, sums);
-    else
-        bn_screen_rows_neon(nibbles, plane, BN_SCREEN_NIBBLES | BN_SCREEN_PLANE, steps, rows, groups,
-                            x, sums);
+static void bn_screen_sums_neon(const uint8_t *nibbles, const uint8_t *const *planes, int n_planes,
+    const uint8_t *steps, int rows, ptrdiff_t groups, const bn_screen_query *x, int64_t (*sums)[2]) {
+#define BN_ROWS(of) bn_screen_rows_neon(nibbles, planes, of, steps, rows, groups, x, sums)
+    BN_SCREEN_CHOOSE(nibbles, n_planes, BN_ROWS);
+#undef BN_ROWS
 }
 
 #endif

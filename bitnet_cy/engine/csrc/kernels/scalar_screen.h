@@ -10,16 +10,29 @@
 
 enum { BN_SCREEN_BLOCK = 32, BN_SCREEN_BLOCKS = BN_SCREEN_GROUP / BN_SCREEN_BLOCK };
 
+/* Calls ROWS(of) with a constant that says of what the codes are made. */
+#define BN_SCREEN_CHOOSE(nibbles, n_planes, ROWS)                                              \
+    do {                                                                                       \
+        if (!(nibbles)) ROWS(BN_SCREEN_PLANE);                                                 \
+        else if ((n_planes) == 0) ROWS(BN_SCREEN_NIBBLES);                                     \
+        else if ((n_planes) == 1) ROWS(BN_SCREEN_NIBBLES | BN_SCREEN_PLANE);                   \
+        else ROWS(BN_SCREEN_NIBBLES | BN_SCREEN_PLANE | BN_SCREEN_SECOND);                     \
+    } while (0)
+
 static inline int bn_nibble_of(const uint8_t *codes, int column) {
     return codes[64 * (column / 128) + column % 64] >> (column & 64 ? 4 : 0) & 15;
+}
+
+BN_INLINE int bn_screen_planes(int of) {
+    return of & BN_SCREEN_SECOND ? 2 : of & BN_SCREEN_PLANE ? 1 : 0;
 }
 
 static inline int bn_bit_of(const uint8_t *codes, int column) {
     return codes[column % 32] >> (column / 32) & 1;
 }
 
-static void bn_screen_sums_scalar(const uint8_t *nibbles, const uint8_t *plane,
-                                  const uint8_t *steps, int rows, ptrdiff_t groups,
+static void bn_screen_sums_scalar(const uint8_t *nibbles, const uint8_t *const *planes,
+                                  int n_planes, const uint8_t *steps, int rows, ptrdiff_t groups,
                                   const bn_screen_query *x, int64_t (*sums)[2]) {
     for (int r = 0; r < rows; r++) {
         sums[r][0] = sums[r][1] = 0;
@@ -29,7 +42,8 @@ static void bn_screen_sums_scalar(const uint8_t *nibbles, const uint8_t *plane,
             int64_t product = (int64_t)steps[(r * groups * BN_SCREEN_GROUP + i) / BN_SCREEN_BLOCK] *
                               (128 * x->high[i] + x->low[i]);
             int code = nibbles ? bn_nibble_of(nibbles + group * BN_SCREEN_GROUP / 2, column) : 0;
-            if (plane) code = 2 * code + bn_bit_of(plane + group * BN_SCREEN_GROUP / 8, column);
+            for (int p = 0; p < n_planes; p++)
+                code = 2 * code + bn_bit_of(planes[p] + group * BN_SCREEN_GROUP / 8, column);
             sums[r][0] += code * product;
             sums[r][1] += product;
         }
