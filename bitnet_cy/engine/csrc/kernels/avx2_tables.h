@@ -22,8 +22,8 @@
 
 enum {
     BN_TABLES_SUMS = 81, BN_TABLES_BYTES = 8, BN_TABLES_WIDEN = 7, /* tables of 8 bytes */
-    BN_TABLES_PANELS = 4, BN_TABLES_TOKENS = BN_TABLES_PANELS * BN_AVX2_LANES,
-    BN_TABLES_PREFETCH = 128 /* bytes of a row of codes */
+    BN_TABLES_PANELS = 4, BN_TABLES_TOKENS = BN_TABLES_PANELS * BN_AVX2_LANES, BN_TABLES_ROWS = 8,
+    BN_TABLES_AHEAD = 2 * BN_BLOCK_BYTES /* how far codes are fetched, a row with each eight */
 };
 
 /* Working memory, BN_WIDE_SCRATCH bytes: the tables, [sum][vector of tokens]; int16 sums of all
@@ -51,7 +51,6 @@ BN_AVX2 BN_INLINE void bn_tables_numbers_avx2(const uint8_t *codes, ptrdiff_t ro
         __m256i number = _mm256_add_epi8(_mm256_shuffle_epi8(nines, high),
                                          _mm256_shuffle_epi8(ones, _mm256_and_si256(packed, low4)));
         uint8_t bytes[BN_BLOCK_BYTES];
-        _mm_prefetch((const char *)(row + BN_TABLES_PREFETCH), _MM_HINT_T0);
         _mm256_storeu_si256((__m256i *)bytes, number);
         BN_UNROLL(4)
         for (int i = 0; i < BN_BLOCK_BYTES; i += BN_TABLES_BYTES)
@@ -116,47 +115,66 @@ BN_AVX2 BN_INLINE void bn_tables_eight_avx2(const int8_t *panels, ptrdiff_t pane
     }
 }
 
-/* Add to the int16 sums of each row what its eight bytes say. begin: the sums are zero before;
- * end: they are added to out instead of kept. Both are constant after inlining. */
-BN_AVX2 BN_INLINE void bn_tables_add_avx2(__m256i tables[][BN_TABLES_SUMS][2],
-                                         const uint8_t *numbers, int rows, int begin, int end,
-                                         __m256i parts[][2], int32_t *out, ptrdiff_t out_stride) {
-    for (int r = 0; r < rows; r++) {
-        __m256i sum[2];
-        for (int v = 0; v < 2; v++)
-            sum[v] = begin ? _mm256_setzero_si256() : _mm256_load_si256(&parts[r][v]);
-        BN_UNROLL(8)
-        for (int i = 0; i < BN_TABLES_BYTES; i++) {
-            const __m256i *row = tables[i][numbers[r * BN_TABLES_BYTES + i]];
-            for (int v = 0; v < 2; v++) {
-                sum[v] = _mm256_add_epi16(sum[v], _mm256_load_si256(row + v));
-                BN_KEEP_AVX2(sum[v]);
-            }
-        }
+/* What a pass over all rows works with. ahead: codes of an eighth of the rows, row_bytes apart, for
+ * a later block: they come from memory while tables are read, not all at once. */
+typedef struct bn_tables_pass {
+    const uint8_t *numbers, *ahead;
+    ptrdiff_t row_bytes, out_stride;
+    int rows;
+    __m256i (*parts)[2];
+    int32_t *out;
+} bn_tables_pass;
+
+/* Add to the int16 sums of row r what its eight bytes say. begin: the sums are zero before; end:
+ * they are added to out instead of kept. Both are constant after inlining. */
+BN_AVX2 BN_INLINE void bn_tables_row_avx2(__m256i tables[][BN_TABLES_SUMS][2],
+                                          const bn_tables_pass *pass, ptrdiff_t r, int begin,
+                                          int end) {
+    __m256i sum[2], *part = pass->parts[r];
+    for (int v = 0; v < 2; v++)
+        sum[v] = begin ? _mm256_setzero_si256() : _mm256_load_si256(part + v);
+    BN_UNROLL(8)
+    for (int i = 0; i < BN_TABLES_BYTES; i++) {
+        const __m256i *row = tables[i][pass->numbers[r * BN_TABLES_BYTES + i]];
         for (int v = 0; v < 2; v++) {
-            if (!end) {
-                _mm256_store_si256(&parts[r][v], sum[v]);
-                continue;
-            }
-            __m256i *wide = (__m256i *)(out + r * out_stride + 2 * v * BN_AVX2_LANES);
-            __m256i even = _mm256_srai_epi32(_mm256_slli_epi32(sum[v], 16), 16);
-            __m256i odd = _mm256_srai_epi32(sum[v], 16);
-            _mm256_storeu_si256(wide, _mm256_add_epi32(_mm256_loadu_si256(wide), even));
-            _mm256_storeu_si256(wide + 1, _mm256_add_epi32(_mm256_loadu_si256(wide + 1), odd));
+            sum[v] = _mm256_add_epi16(sum[v], _mm256_load_si256(row + v));
+            BN_KEEP_AVX2(sum[v]);
         }
+    }
+    for (int v = 0; v < 2; v++) {
+        if (!end) {
+            _mm256_store_si256(part + v, sum[v]);
+            continue;
+        }
+        __m256i *wide = (__m256i *)(pass->out + r * pass->out_stride + 2 * v * BN_AVX2_LANES);
+        __m256i even = _mm256_srai_epi32(_mm256_slli_epi32(sum[v], 16), 16);
+        __m256i odd = _mm256_srai_epi32(sum[v], 16);
+        _mm256_storeu_si256(wide, _mm256_add_epi32(_mm256_loadu_si256(wide), even));
+        _mm256_storeu_si256(wide + 1, _mm256_add_epi32(_mm256_loadu_si256(wide + 1), odd));
+    }
+}
+
+BN_AVX2 BN_INLINE void bn_tables_rows_avx2(__m256i tables[][BN_TABLES_SUMS][2],
+                                           const bn_tables_pass *all, int begin, int end) {
+    const bn_tables_pass pass = *all; /* which the stores cannot change */
+    const uint8_t *ahead = pass.ahead;
+    for (ptrdiff_t first = 0; first < pass.rows; first += BN_TABLES_ROWS) {
+        const ptrdiff_t last = first + BN_TABLES_ROWS < pass.rows ? first + BN_TABLES_ROWS : pass.rows;
+        _mm_prefetch((const char *)ahead, _MM_HINT_T1);
+        ahead += pass.row_bytes;
+        for (ptrdiff_t r = first; r < last; r++) bn_tables_row_avx2(tables, &pass, r, begin, end);
     }
 }
 
 /* Eight bytes of all rows for four panels. */
-BN_AVX2 static void bn_tables_step_avx2(const int8_t *panels, ptrdiff_t panel_bytes,
-                                       const uint8_t *numbers, int rows, int begin, int end,
-                                       __m256i tables[][BN_TABLES_SUMS][2], __m256i parts[][2],
-                                       int32_t *out, ptrdiff_t out_stride) {
+BN_AVX2 static void bn_tables_pass_avx2(const int8_t *panels, ptrdiff_t panel_bytes,
+                                        __m256i tables[][BN_TABLES_SUMS][2],
+                                        const bn_tables_pass *pass, int begin, int end) {
     bn_tables_eight_avx2(panels, panel_bytes, tables);
-    if (begin && end) bn_tables_add_avx2(tables, numbers, rows, 1, 1, parts, out, out_stride);
-    else if (begin) bn_tables_add_avx2(tables, numbers, rows, 1, 0, parts, out, out_stride);
-    else if (end) bn_tables_add_avx2(tables, numbers, rows, 0, 1, parts, out, out_stride);
-    else bn_tables_add_avx2(tables, numbers, rows, 0, 0, parts, out, out_stride);
+    if (begin && end) bn_tables_rows_avx2(tables, pass, 1, 1);
+    else if (begin) bn_tables_rows_avx2(tables, pass, 1, 0);
+    else if (end) bn_tables_rows_avx2(tables, pass, 0, 1);
+    else bn_tables_rows_avx2(tables, pass, 0, 0);
 }
 
 /* Panels in fours; the sums are those of trits, so that no q_sums are needed. */
@@ -165,22 +183,28 @@ BN_AVX2 static void bn_tables_panels_avx2(const uint8_t *codes, ptrdiff_t blocks
                                          ptrdiff_t out_stride, bn_tables_scratch *scratch) {
     const ptrdiff_t panel_bytes = blocks * BN_BLOCK * BN_AVX2_LANES;
     const ptrdiff_t steps = blocks * (BN_BLOCK_BYTES / BN_TABLES_BYTES);
+    bn_tables_pass pass = {.rows = rows, .row_bytes = blocks * BN_BLOCK_BYTES,
+                           .out_stride = out_stride};
+    int passes = 0;
     for (int r = 0; r < rows; r++)
         memset(out + r * out_stride, 0, (size_t)(n_panels * BN_AVX2_LANES) * sizeof *out);
     for (ptrdiff_t step = 0; step < steps; step++) {
         const ptrdiff_t block = step * BN_TABLES_BYTES / BN_BLOCK_BYTES;
         const ptrdiff_t byte = step * BN_TABLES_BYTES % BN_BLOCK_BYTES;
         const ptrdiff_t column = block * BN_BLOCK + byte;
+        const uint8_t *of_block = codes + block * BN_BLOCK_BYTES;
         const int begin = step % BN_TABLES_WIDEN == 0;
         const int end = step % BN_TABLES_WIDEN == BN_TABLES_WIDEN - 1 || step == steps - 1;
-        if (byte == 0)
-            bn_tables_numbers_avx2(codes + block * BN_BLOCK_BYTES, blocks * BN_BLOCK_BYTES, rows,
-                                  scratch->numbers);
-        for (int p = 0; p < n_panels; p += BN_TABLES_PANELS)
-            bn_tables_step_avx2(panels + p * panel_bytes + column * BN_AVX2_LANES, panel_bytes,
-                               scratch->numbers + byte * rows, rows, begin, end, scratch->tables,
-                               scratch->parts[p / BN_TABLES_PANELS], out + p * BN_AVX2_LANES,
-                               out_stride);
+        if (byte == 0) bn_tables_numbers_avx2(of_block, pass.row_bytes, rows, scratch->numbers);
+        pass.numbers = scratch->numbers + byte * rows;
+        for (int p = 0; p < n_panels; p += BN_TABLES_PANELS) {
+            pass.ahead = of_block + BN_TABLES_AHEAD +
+                         passes++ % BN_TABLES_ROWS * (rows / BN_TABLES_ROWS) * pass.row_bytes;
+            pass.parts = scratch->parts[p / BN_TABLES_PANELS];
+            pass.out = out + p * BN_AVX2_LANES;
+            bn_tables_pass_avx2(panels + p * panel_bytes + column * BN_AVX2_LANES, panel_bytes,
+                                scratch->tables, &pass, begin, end);
+        }
     }
 }
 
