@@ -173,17 +173,18 @@ static int check_wide(const bn_kernels *kernels) {
 }
 
 static int check_products(const bn_kernels *kernels) {
-    static const int some_blocks[] = {1, 2, 3, 15, 16, 17, 33, 68};
+    static const int some_blocks[] = {1, 2, 3, 7, 8, 15, 16, 17, 33, 68};
     static const int some_tokens[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  15, 16, 17,
                                       24, 31, 32, 33, 40, 47, 48, 49, 80, 129};
     int wrong = 0;
     for (int rows = 1; rows <= MAX_ROWS; rows++)
-        for (int tokens = 1; tokens <= 5; tokens++) wrong += product_case(kernels, 2, rows, tokens, 0);
+        for (int tokens = 1; tokens <= 9; tokens++) wrong += product_case(kernels, 2, rows, tokens, 0);
     for (size_t i = 0; i < sizeof some_tokens / sizeof *some_tokens; i++)
         wrong += product_case(kernels, 5, 9, some_tokens[i], 0);
     for (size_t i = 0; i < sizeof some_blocks / sizeof *some_blocks; i++)
         for (int pattern = 0; pattern < PATTERNS; pattern++)
-            wrong += product_case(kernels, some_blocks[i], 13, 4 + 5 * (pattern % 2), pattern);
+            for (int tokens = 1; tokens <= 9; tokens += 4)
+                wrong += product_case(kernels, some_blocks[i], 13, tokens, pattern);
     return wrong;
 }
 
