@@ -21,6 +21,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "llama": {"activation": "silu", "interleaved": True, "sub_norms": False},
     "head of 100": {"head_dim": 100, "hidden": 400, "kv_heads": 4},
     "tails": {"hidden": 132, "ffn": 5460 // 12, "head_dim": 34},
+    "many rows": {"hidden": 128, "ffn": 2600},
     "wide heads": {"head_dim": 256, "heads": 2, "kv_heads": 1},
     "head of 96": {"head_dim": 96, "hidden": 384, "kv_heads": 1, "activation": "silu"},
     "qwen3": networks.QWEN3 | {"hidden": 96},
@@ -64,6 +65,7 @@ def test_logits_agree_with_the_oracle(variant: str, kernel: str) -> None:
     [
         *((name, "float16") for name in ("bitnet", "llama", "tails", "weight-only", "gemma3")),
         ("tails", "int8"),
+        ("many rows", "float16"),
         ("gemma3 with input norms", "int8"),
     ],
 )

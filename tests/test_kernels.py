@@ -34,27 +34,27 @@ def check(trits: np.ndarray, q: np.ndarray, method: str, threads: int = 1) -> No
     np.testing.assert_array_equal(found, reference.integer_product(trits, q))
 
 
-@pytest.mark.parametrize("method", ["gemv", "gemm", "auto"])
+@pytest.mark.parametrize("method", ["gemv", "gemm", "wide", "auto"])
 @pytest.mark.parametrize("tokens", EDGES)
 def test_products_are_exact_for_every_number_of_tokens(tokens: int, method: str) -> None:
     check(*random_case(33, 640, tokens, seed=tokens), method)
 
 
-@pytest.mark.parametrize("method", ["gemv", "gemm"])
+@pytest.mark.parametrize("method", ["gemv", "gemm", "wide"])
 @pytest.mark.parametrize("rows", EDGES)
 def test_products_are_exact_for_every_number_of_rows(rows: int, method: str) -> None:
-    check(*random_case(rows, 256, 5, seed=rows), method)
+    check(*random_case(rows, 256, 33 if method == "wide" else 5, seed=rows), method)
 
 
-@pytest.mark.parametrize("method", ["gemv", "gemm"])
+@pytest.mark.parametrize("method", ["gemv", "gemm", "wide"])
 @pytest.mark.parametrize("columns", [1, 3, 4, 31, 32, 33, 127, 128, 129, *COLUMNS])
 def test_products_are_exact_for_every_row_length(columns: int, method: str) -> None:
-    check(*random_case(17, columns, 7, seed=columns), method)
+    check(*random_case(17, columns, 39 if method == "wide" else 7, seed=columns), method)
 
 
-@pytest.mark.parametrize("method", ["gemv", "gemm"])
+@pytest.mark.parametrize("method", ["gemv", "gemm", "wide"])
 @pytest.mark.parametrize("columns", COLUMNS)
-@pytest.mark.parametrize("tokens", [1, 4, 9])
+@pytest.mark.parametrize("tokens", [1, 4, 9, 32])
 def test_extreme_values_do_not_overflow(columns: int, tokens: int, method: str) -> None:
     alternating = np.where(np.arange(columns) % 2, 1, -1).astype(np.int8)
     for row in (np.ones(columns), -np.ones(columns), alternating, -alternating):
@@ -64,9 +64,10 @@ def test_extreme_values_do_not_overflow(columns: int, tokens: int, method: str) 
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize("method", ["gemv", "gemm"])
+@pytest.mark.parametrize("method", ["gemv", "gemm", "wide"])
 def test_products_do_not_depend_on_threads(method: str, threads: int) -> None:
     check(*random_case(257, 2560, 37), method, threads)
+    check(*random_case(2600, 256, 101), method, threads)
 
 
 @pytest.mark.parametrize("columns", [1, 7, 8, 9, 16, 100, 640, 5460])

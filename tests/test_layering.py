@@ -66,6 +66,7 @@ BUILDS_ON = {
     "avx512_float": "avx2_float",
     "avx2_dense": "avx2",
     "avx2_screen": "avx2",
+    "avx2_tables": "avx2",
     "avxvnni_dense": "avxvnni",
     "avx512vnni_dense": "avx512vnni",
     "avx512vnni_screen": "avx2_screen",

@@ -59,6 +59,15 @@ cdef const bn_kernels *scalar_kernels() noexcept nogil:
     return bn_runnable(0)
 
 
+cdef bint has_wide() noexcept nogil:
+    """Whether some kernel of this CPU takes many rows at once."""
+    cdef int i
+    for i in range(BN_TABLE_ROWS):
+        if bn_runnable(i) != NULL and bn_runnable(i).ternary_gemm_wide != NULL:
+            return True
+    return False
+
+
 def available():
     """Names of the kernels this CPU can run, slowest first."""
     return [bn_table_name(i).decode() for i in range(BN_TABLE_ROWS) if bn_runnable(i) != NULL]
@@ -150,7 +159,8 @@ def ternary_matmul(codes, q, threads=1, method="auto"):
     """Exact integer product of ternary rows with int8 rows.
 
     codes: uint8 [M, blocks * 32] (I2_S blocks); q: int8 [T, K], K <= blocks * 128.
-    Returns int32 [T, M] = sum of trit * q. method: "gemv", "gemm", or "auto" as generation does.
+    Returns int32 [T, M] = sum of trit * q. method: "gemv", "gemm", "wide" (many rows at once, where
+    the kernel does that), or "auto" as generation does.
     """
     codes = np.ascontiguousarray(codes, dtype=np.uint8)
     q = np.ascontiguousarray(q, dtype=np.int8)
@@ -162,7 +172,8 @@ def ternary_matmul(codes, q, threads=1, method="auto"):
     if not codes.size or not q.size:
         return np.zeros((q.shape[0], codes.shape[0]), dtype=np.int32)
     if method == "auto":
-        method = "gemv" if q.shape[0] <= BN_GEMV_TOKENS else "gemm"
+        method = ("gemv" if q.shape[0] <= BN_GEMV_TOKENS else
+                  "gemm" if q.shape[0] < BN_WIDE_LEAST else "wide")
     q = _padded(q, blocks)
     return _matmul(_active, codes, q, blocks, threads, method)
 
@@ -171,7 +182,7 @@ cdef _matmul(const bn_kernels *kernels, codes, q, blocks, threads, method):
     sums = q.sum(axis=1, dtype=np.int32)
     if method == "gemv":
         return _gemv(kernels, codes, q, sums, blocks, threads)
-    return _gemm(kernels, codes, q, sums, blocks, threads)
+    return _gemm(kernels, codes, q, sums, blocks, threads, method == "wide")
 
 
 cdef _gemv(const bn_kernels *kernels, codes, q, q_sums, Py_ssize_t blocks, int threads):
@@ -199,24 +210,29 @@ cdef _gemv_tiles(const bn_kernels *kernels, const uint8_t[:, ::1] codes, Py_ssiz
                              group, &sums[0], &tile[unit * 16, 0])
 
 
-cdef _gemm(const bn_kernels *kernels, codes, q, q_sums, Py_ssize_t blocks, int threads):
+cdef _gemm(const bn_kernels *kernels, codes, q, q_sums, Py_ssize_t blocks, int threads, bint wide):
     panels, count = _panels(q, kernels.lanes)
-    cdef Py_ssize_t m = codes.shape[0], stride = count * kernels.lanes, unit, k = blocks * BN_BLOCK
+    wide = wide and kernels.ternary_gemm_wide != NULL
+    cdef Py_ssize_t m = codes.shape[0], stride = count * kernels.lanes, k = blocks * BN_BLOCK
+    cdef Py_ssize_t size = BN_WIDE_ROWS if wide else BN_GEMM_ROWS, lanes = kernels.lanes
+    cdef Py_ssize_t at_once = BN_WIDE_TOKENS // lanes if wide else count, n_panels = count
+    cdef Py_ssize_t groups = (count + at_once - 1) // at_once, unit, row, panel
     sums = np.zeros(stride, dtype=np.int32)
     sums[: len(q_sums)] = q_sums
     cdef const uint8_t[:, ::1] code_view = codes
     cdef const int8_t[::1] panel_view = panels.reshape(-1)
     cdef const int32_t[::1] sum_view = sums
-    cdef int n_panels = count
     out = np.zeros((m, stride), dtype=np.int32)
     cdef int32_t[:, ::1] out_view = out
-    cdef uint8_t[:, ::1] decoded = aligned_bytes(threads * BN_GEMM_ROWS * k).reshape(threads, -1)
+    scratch = max(BN_GEMM_ROWS * k, BN_WIDE_SCRATCH if wide else 0)
+    cdef uint8_t[:, ::1] decoded = aligned_bytes(threads * scratch).reshape(threads, -1)
     with nogil, parallel(num_threads=threads):
-        for unit in prange((m + BN_GEMM_ROWS - 1) // BN_GEMM_ROWS, schedule="dynamic"):
-            kernels.ternary_gemm(&code_view[unit * BN_GEMM_ROWS, 0], blocks,
-                                 <int>min(BN_GEMM_ROWS, m - unit * BN_GEMM_ROWS), &panel_view[0],
-                                 n_panels, &sum_view[0], &out_view[unit * BN_GEMM_ROWS, 0], stride,
-                                 &decoded[threadid(), 0])
+        for unit in prange((m + size - 1) // size * groups, schedule="dynamic"):
+            row, panel = unit // groups * size, unit % groups * at_once
+            (kernels.ternary_gemm_wide if wide else kernels.ternary_gemm)(
+                &code_view[row, 0], blocks, <int>min(size, m - row), &panel_view[panel * lanes * k],
+                <int>min(at_once, n_panels - panel), &sum_view[panel * lanes],
+                &out_view[row, panel * lanes], stride, &decoded[threadid(), 0])
     return np.ascontiguousarray(out[:, : q.shape[0]].T)
 
 
@@ -236,11 +252,11 @@ def self_check(codes, name):
     codes: uint8 [rows, blocks * 32]; name: the tensor they come from, for the message.
     """
     blocks = codes.shape[1] // BN_BLOCK_BYTES
-    tokens, k = 9, blocks * BN_BLOCK
+    tokens, k = 41, blocks * BN_BLOCK
     activations = (np.arange(tokens * k, dtype=np.int64) * 2654435761 >> 7) % 256 - 128
     q = activations.astype(np.int8).reshape(tokens, k)
     expected = _matmul(bn_runnable(0), codes, q, blocks, 1, "gemv")
-    found = [_matmul(_active, codes, q, blocks, 1, method) for method in ("gemv", "gemm")]
+    found = [_matmul(_active, codes, q, blocks, 1, name) for name in ("gemv", "gemm", "wide")]
     if any((result != expected).any() for result in found):
         raise BitNetError(
             f"kernel {selected()} and kernel scalar disagree on {name}; set BITNET_CY_KERNEL=scalar"

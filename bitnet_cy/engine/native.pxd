@@ -9,6 +9,10 @@ cdef extern from "csrc/kernels.h" nogil:
         BN_BLOCK_BYTES
         BN_GEMV_TOKENS
         BN_GEMM_ROWS
+        BN_WIDE_LEAST
+        BN_WIDE_ROWS
+        BN_WIDE_TOKENS
+        BN_WIDE_SCRATCH
         BN_DENSE_BLOCK
 
     ctypedef struct bn_kernels:
@@ -19,6 +23,9 @@ cdef extern from "csrc/kernels.h" nogil:
                              const int32_t *, int32_t *) noexcept nogil
         void (*ternary_gemm)(const uint8_t *, ptrdiff_t, int, const int8_t *, int,
                              const int32_t *, int32_t *, ptrdiff_t, uint8_t *) noexcept nogil
+        void (*ternary_gemm_wide)(const uint8_t *, ptrdiff_t, int, const int8_t *, int,
+                                  const int32_t *, int32_t *, ptrdiff_t,
+                                  uint8_t *) noexcept nogil
         void (*dense_gemv)(const uint8_t *, ptrdiff_t, int, const int8_t *, int, const int32_t *,
                            int32_t *) noexcept nogil
         void (*dense_pack)(const uint8_t *, ptrdiff_t, int, uint8_t *, ptrdiff_t) noexcept nogil

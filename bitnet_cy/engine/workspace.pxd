@@ -47,6 +47,7 @@ cdef extern from "csrc/step.h" nogil:
         const bn_network *net
         const bn_kernels *kernels
         bn_scratch *scratch
+        int threads
         ptrdiff_t tokens
         ptrdiff_t n_spans
         const bn_span *spans

@@ -8,7 +8,7 @@ from cython.parallel cimport prange
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from bitnet_cy.engine.kernels cimport active_kernels
+from bitnet_cy.engine.kernels cimport active_kernels, has_wide
 from bitnet_cy.engine.native cimport *
 from bitnet_cy.engine.network cimport Network
 from bitnet_cy.engine.screen cimport BN_SCREEN_PLANES, Screen, Searches, bn_search
@@ -111,12 +111,17 @@ cdef class Workspace:
     cdef _allocate_scratch(self, Py_ssize_t padded, Py_ssize_t k_max):
         cdef const bn_network *n = &self.network.native
         cdef int thread
-        tile = max(BN_GEMM_UNIT_ROWS * padded, BN_GEMV_UNIT_ROWS * BN_GEMV_TOKENS)
+        # Room for every kernel of the table: which one runs is chosen anew for each step.
+        cdef bint wide = has_wide() and self.rows >= BN_WIDE_LEAST and not n.weight_only
+        at_once = BN_WIDE_ROWS if wide else BN_GEMM_ROWS
+        tile = max(BN_GEMM_UNIT_ROWS * padded, BN_GEMV_UNIT_ROWS * BN_GEMV_TOKENS,
+                   BN_WIDE_ROWS * BN_WIDE_TOKENS if wide else 0)
         for thread in range(self.threads):
             self.scratch[thread].decoded = <uint8_t *>self._new(
-                max(BN_GEMM_ROWS, 4 * BN_FLOAT_ROWS if n.weight_only else 0) * k_max)
+                max(max(BN_GEMM_ROWS, 4 * BN_FLOAT_ROWS if n.weight_only else 0) * k_max,
+                    BN_WIDE_SCRATCH if wide else 0))
             if n.dense:
-                self.scratch[thread].unpacked = <uint8_t *>self._new(BN_GEMM_ROWS * k_max // 4)
+                self.scratch[thread].unpacked = <uint8_t *>self._new(at_once * k_max // 4)
             self.scratch[thread].tile = <int32_t *>self._new(tile * 4)
             self.scratch[thread].up = <float *>self._new(tile * 4)
             self.scratch[thread].row = <float *>self._new(k_max * 4)
@@ -180,6 +185,7 @@ cdef class Workspace:
         cdef const bn_span *last = &self.spans[n_spans - 1]
         s.kernels = active_kernels()
         s.n_spans, s.tokens = n_spans, last.first + last.tokens
+        s.threads = threads
         s.n_logits = n_logits
         with nogil:
             forward(s, self.shares, threads)

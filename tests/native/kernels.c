@@ -123,18 +123,68 @@ static int product_case(const bn_kernels *kernels, ptrdiff_t blocks, int rows, i
     return wrong;
 }
 
+/* Rows are alike from the 41st on: the scalar kernel computes the first of them only. */
+static int wide_case(const bn_kernels *kernels, ptrdiff_t blocks, int rows, int tokens,
+                     int pattern) {
+    const ptrdiff_t k = blocks * BN_BLOCK, row_bytes = blocks * BN_BLOCK_BYTES;
+    const int lanes = kernels->lanes, panels = (tokens + lanes - 1) / lanes;
+    const int stride = panels * lanes, other = rows < 41 ? rows : 41;
+    const ptrdiff_t scratch = BN_GEMM_ROWS * k;
+    uint8_t *codes = allocate((size_t)(rows * row_bytes));
+    int8_t *q = allocate((size_t)(tokens * k)), *panel = allocate((size_t)(stride * k));
+    int32_t *sums = allocate((size_t)stride * 4), *expected = allocate((size_t)(other * tokens) * 4);
+    int32_t *found = allocate((size_t)(rows * stride + 1) * 4);
+    uint8_t *decoded = allocate((size_t)(scratch > BN_WIDE_SCRATCH ? scratch : BN_WIDE_SCRATCH));
+    int wrong = 0;
+    fill_codes(codes, other * row_bytes, pattern);
+    for (int r = other; r < rows; r++)
+        memcpy(codes + r * row_bytes, codes + r % other * row_bytes, (size_t)row_bytes);
+    fill_activations(q, tokens * k, pattern);
+    for (int t = 0; t < stride; t++) {
+        sums[t] = 0;
+        for (ptrdiff_t i = 0; i < k && t < tokens; i++) sums[t] += q[t * k + i];
+    }
+    bn_ternary_gemv_scalar(codes, blocks, other, q, tokens, sums, expected);
+    make_panels(q, k, tokens, lanes, panel);
+    found[rows * stride] = GUARD;
+    kernels->ternary_gemm_wide(codes, blocks, rows, panel, panels, sums, found, stride, decoded);
+    for (int r = 0; r < rows; r++)
+        for (int t = 0; t < tokens; t++)
+            wrong += found[r * stride + t] != expected[r % other * tokens + t];
+    wrong += found[rows * stride] != GUARD;
+    if (wrong)
+        printf("%s: %d wrong products at once: %td blocks, %d rows, %d tokens, pattern %d\n",
+               kernels->name, wrong, blocks, rows, tokens, pattern);
+    free(codes), free(q), free(panel), free(sums), free(expected), free(found), free(decoded);
+    return wrong;
+}
+
+static int check_wide(const bn_kernels *kernels) {
+    static const int some_blocks[] = {1, 2, 3, 7, 8, 14, 15, 54};
+    static const int some_tokens[] = {1, 8, 24, 25, 31, 32, 33, 40, 56, 57, 63, 64};
+    int wrong = 0;
+    if (!kernels->ternary_gemm_wide) return 0;
+    for (size_t i = 0; i < sizeof some_tokens / sizeof *some_tokens; i++)
+        wrong += wide_case(kernels, 3, 19, some_tokens[i], 0);
+    for (size_t i = 0; i < sizeof some_blocks / sizeof *some_blocks; i++)
+        for (int pattern = 0; pattern < PATTERNS; pattern++)
+            wrong += wide_case(kernels, some_blocks[i], 1 + (int)i, 32 + 5 * (pattern % 2), pattern);
+    return wrong + wide_case(kernels, 2, BN_WIDE_ROWS, BN_WIDE_TOKENS, 0);
+}
+
 static int check_products(const bn_kernels *kernels) {
-    static const int some_blocks[] = {1, 2, 3, 15, 16, 17, 33, 68};
+    static const int some_blocks[] = {1, 2, 3, 7, 8, 15, 16, 17, 33, 68};
     static const int some_tokens[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  15, 16, 17,
                                       24, 31, 32, 33, 40, 47, 48, 49, 80, 129};
     int wrong = 0;
     for (int rows = 1; rows <= MAX_ROWS; rows++)
-        for (int tokens = 1; tokens <= 5; tokens++) wrong += product_case(kernels, 2, rows, tokens, 0);
+        for (int tokens = 1; tokens <= 9; tokens++) wrong += product_case(kernels, 2, rows, tokens, 0);
     for (size_t i = 0; i < sizeof some_tokens / sizeof *some_tokens; i++)
         wrong += product_case(kernels, 5, 9, some_tokens[i], 0);
     for (size_t i = 0; i < sizeof some_blocks / sizeof *some_blocks; i++)
         for (int pattern = 0; pattern < PATTERNS; pattern++)
-            wrong += product_case(kernels, some_blocks[i], 13, 4 + 5 * (pattern % 2), pattern);
+            for (int tokens = 1; tokens <= 9; tokens += 4)
+                wrong += product_case(kernels, some_blocks[i], 13, tokens, pattern);
     return wrong;
 }
 
@@ -490,7 +540,7 @@ static int check_screen(const bn_kernels *kernels) {
 }
 
 static int check(const bn_kernels *kernels) {
-    int products = check_products(kernels), quantize = check_quantize(kernels);
+    int products = check_products(kernels) + check_wide(kernels), quantize = check_quantize(kernels);
     int f16 = check_f16(kernels), i8 = check_i8(kernels), dense = check_dense(kernels);
     int screen = check_screen(kernels);
     int floats = check_floats(kernels) + check_scale_tile(kernels) + check_decode(kernels);

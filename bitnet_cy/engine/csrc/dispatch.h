@@ -14,6 +14,7 @@
 #include "kernels/avx2_float.h"
 #include "kernels/avx512_float.h"
 #include "kernels/avx2_screen.h"
+#include "kernels/avx2_tables.h"
 #include "kernels/avx512vnni.h"
 #include "kernels/avx512vnni_dense.h"
 #include "kernels/avx512vnni_screen.h"
@@ -71,6 +72,7 @@ static const bn_table_row bn_table[] = {
       .ternary_gemv = bn_ternary_gemv_avx2,
       .lanes = BN_AVX2_LANES,
       .ternary_gemm = bn_ternary_gemm_avx2,
+      .ternary_gemm_wide = bn_ternary_gemm_wide_avx2,
       .dense_gemv = bn_dense_gemv_avx2,
       .dense_pack = bn_dense_pack_avx2,
       .dense_unpack = bn_dense_unpack_avx2,

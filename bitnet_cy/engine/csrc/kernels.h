@@ -28,7 +28,8 @@
 #endif
 #endif
 
-enum { BN_BLOCK = 128, BN_BLOCK_BYTES = 32, BN_GEMV_TOKENS = 4, BN_GEMM_ROWS = 8 };
+enum { BN_BLOCK = 128, BN_BLOCK_BYTES = 32, BN_GEMV_TOKENS = 6, BN_GEMM_ROWS = 8 };
+enum { BN_WIDE_LEAST = 25, BN_WIDE_ROWS = 1280, BN_WIDE_TOKENS = 64, BN_WIDE_SCRATCH = 246272 };
 enum { BN_DENSE_BLOCK = 160, BN_DENSE_DIGITS = 5 }; /* also of BN_BLOCK_BYTES: dense.h */
 
 /* One row of a head as the screen keeps it (screen.h): 4-bit codes, then one bit more a plane.
@@ -67,6 +68,12 @@ typedef struct bn_kernels {
     void (*ternary_gemm)(const uint8_t *codes, ptrdiff_t blocks, int rows, const int8_t *panels,
                          int n_panels, const int32_t *q_sums, int32_t *out, ptrdiff_t out_stride,
                          uint8_t *decoded);
+
+    /* The same for up to BN_WIDE_ROWS rows and BN_WIDE_TOKENS tokens at once: faster from
+     * BN_WIDE_LEAST tokens on, or else NULL. decoded: of at least BN_WIDE_SCRATCH bytes too. */
+    void (*ternary_gemm_wide)(const uint8_t *codes, ptrdiff_t blocks, int rows,
+                              const int8_t *panels, int n_panels, const int32_t *q_sums,
+                              int32_t *out, ptrdiff_t out_stride, uint8_t *decoded);
 
     /* As ternary_gemv, on dense rows: q rows are blocks * 160 bytes. */
     void (*dense_gemv)(const uint8_t *dense, ptrdiff_t blocks, int rows, const int8_t *q,

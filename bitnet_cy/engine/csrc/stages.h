@@ -13,6 +13,7 @@
 #include "step.h"
 
 enum { BN_GEMM_UNIT_ROWS = 32, BN_GEMV_UNIT_ROWS = 256, BN_HEAD_UNIT_ROWS = 64 };
+enum { BN_WIDE_COST = 140 }; /* so many rows more is what a call of ternary_gemm_wide costs */
 
 static inline int bn_step_uses_panels(const bn_step *s) { return s->tokens > BN_GEMV_TOKENS; }
 
@@ -145,43 +146,84 @@ static void bn_stage_join(const bn_step *s, const float *norm, ptrdiff_t t, int 
     for (ptrdiff_t i = 0; i < hidden; i++) x[i] += row[i];
 }
 
-/* ---- ternary linear layers: one unit per group of rows ------------------------------------ */
+/* ---- ternary linear layers: one unit per group of rows and, if wide, of tokens ------------ */
+
+typedef struct bn_unit {
+    ptrdiff_t first, rows;   /* of the matrix */
+    ptrdiff_t token, tokens; /* of the step */
+} bn_unit;
+
+static int bn_step_is_wide(const bn_step *s) {
+    return s->kernels->ternary_gemm_wide && s->tokens >= BN_WIDE_LEAST && !s->net->weight_only;
+}
+
+static ptrdiff_t bn_token_groups(const bn_step *s) {
+    return bn_step_is_wide(s) ? bn_ceil_div(s->tokens, BN_WIDE_TOKENS) : 1;
+}
+
+/* The rows of a wide unit with which all threads are done soonest. */
+static ptrdiff_t bn_wide_rows(const bn_step *s, const bn_linear *linear) {
+    const ptrdiff_t groups = bn_token_groups(s);
+    ptrdiff_t best = 0, least = 0;
+    for (ptrdiff_t parts = bn_ceil_div(linear->rows, BN_WIDE_ROWS);; parts++) {
+        const ptrdiff_t rows = bn_ceil_div(bn_ceil_div(linear->rows, parts), 8) * 8;
+        const ptrdiff_t time = bn_ceil_div(parts * groups, s->threads) * (rows + BN_WIDE_COST);
+        if (best && rows < BN_WIDE_ROWS / 4) return best;
+        if (!best || time < least) best = rows, least = time;
+    }
+}
 
 static ptrdiff_t bn_unit_rows(const bn_step *s, const bn_linear *linear) {
+    if (bn_step_is_wide(s)) return bn_wide_rows(s, linear);
     if (bn_step_uses_panels(s)) return BN_GEMM_UNIT_ROWS;
     ptrdiff_t rows = 32768 / (linear->blocks * BN_BLOCK_BYTES) / 8 * 8;
     return rows < 8 ? 8 : rows > BN_GEMV_UNIT_ROWS ? BN_GEMV_UNIT_ROWS : rows;
 }
 
 static ptrdiff_t bn_linear_units(const bn_step *s, const bn_linear *linear) {
-    return bn_ceil_div(linear->rows, bn_unit_rows(s, linear));
+    return bn_ceil_div(linear->rows, bn_unit_rows(s, linear)) * bn_token_groups(s);
 }
 
-static ptrdiff_t bn_tile_stride(const bn_step *s) {
-    return bn_step_uses_panels(s) ? bn_step_panels(s) * s->kernels->lanes : s->tokens;
+static bn_unit bn_linear_unit(const bn_step *s, const bn_linear *linear, ptrdiff_t number) {
+    const ptrdiff_t groups = bn_token_groups(s), rows = bn_unit_rows(s, linear);
+    bn_unit unit = {number / groups * rows, rows, number % groups * BN_WIDE_TOKENS, s->tokens};
+    if (linear->rows - unit.first < rows) unit.rows = linear->rows - unit.first;
+    unit.tokens -= unit.token;
+    if (bn_step_is_wide(s) && unit.tokens > BN_WIDE_TOKENS) unit.tokens = BN_WIDE_TOKENS;
+    return unit;
 }
 
-/* tile[r * stride + t] = integer product of row first + r with token t */
+static ptrdiff_t bn_unit_panels(const bn_step *s, const bn_unit *unit) {
+    return bn_ceil_div(unit->tokens, s->kernels->lanes);
+}
+
+static ptrdiff_t bn_tile_stride(const bn_step *s, const bn_unit *unit) {
+    return bn_step_uses_panels(s) ? bn_unit_panels(s, unit) * s->kernels->lanes : unit->tokens;
+}
+
+/* tile[r * stride + t] = integer product of the unit's rows with its tokens */
 static void bn_linear_tile(const bn_step *s, const bn_input *input, const bn_linear *linear,
-                           ptrdiff_t first, ptrdiff_t rows, int32_t *tile,
-                           const bn_scratch *scratch) {
-    const uint8_t *codes = linear->codes + first * linear->blocks * BN_BLOCK_BYTES;
+                           const bn_unit *unit, int32_t *tile, const bn_scratch *scratch) {
+    const uint8_t *codes = linear->codes + unit->first * linear->blocks * BN_BLOCK_BYTES;
     const bn_kernels *kernels = s->kernels;
     if (!bn_step_uses_panels(s)) {
         (s->net->dense ? kernels->dense_gemv : kernels->ternary_gemv)(
-            codes, linear->blocks, (int)rows, input->q, (int)s->tokens, input->sums, tile);
+            codes, linear->blocks, (int)unit->rows, input->q, (int)s->tokens, input->sums, tile);
         return;
     }
-    const ptrdiff_t stride = bn_tile_stride(s), blocks = bn_ceil_div(linear->cols, BN_BLOCK);
-    for (ptrdiff_t r = 0; r < rows; r += BN_GEMM_ROWS) {
-        const int n = (int)(rows - r < BN_GEMM_ROWS ? rows - r : BN_GEMM_ROWS);
+    const ptrdiff_t stride = bn_tile_stride(s, unit), blocks = bn_ceil_div(linear->cols, BN_BLOCK);
+    const ptrdiff_t size = bn_step_is_wide(s) ? BN_WIDE_ROWS : BN_GEMM_ROWS;
+    for (ptrdiff_t r = 0; r < unit->rows; r += size) {
+        const int n = (int)(unit->rows - r < size ? unit->rows - r : size);
         const uint8_t *from = codes + r * linear->blocks * BN_BLOCK_BYTES;
         if (s->net->dense) {
             kernels->dense_unpack(from, linear->blocks, n, scratch->unpacked, blocks);
             from = scratch->unpacked;
         }
-        kernels->ternary_gemm(from, blocks, n, input->q, (int)bn_step_panels(s), input->sums,
-                              tile + r * stride, stride, scratch->decoded);
+        (bn_step_is_wide(s) ? kernels->ternary_gemm_wide : kernels->ternary_gemm)(
+            from, blocks, n, input->q + unit->token * blocks * BN_BLOCK,
+            (int)bn_unit_panels(s, unit), input->sums + unit->token, tile + r * stride, stride,
+            scratch->decoded);
     }
 }
 
@@ -208,24 +250,24 @@ static void bn_linear_floats(const bn_step *s, const bn_input *input, const bn_l
     }
 }
 
-/* y[t][r] (+)= row first + r . input[t] */
+/* y[t][r] (+)= row r . input[t] for the unit's rows and tokens */
 static void bn_linear_rows(const bn_step *s, const bn_input *input, const bn_linear *linear,
-                           ptrdiff_t first, ptrdiff_t rows, float *y, ptrdiff_t y_stride, int add,
+                           const bn_unit *unit, float *y, ptrdiff_t y_stride, int add,
                            const bn_scratch *scratch) {
     if (s->net->weight_only) {
-        bn_linear_floats(s, input, linear, first, rows, y, y_stride, add, scratch);
+        bn_linear_floats(s, input, linear, unit->first, unit->rows, y, y_stride, add, scratch);
         return;
     }
-    bn_linear_tile(s, input, linear, first, rows, scratch->tile, scratch);
-    s->kernels->scale_tile(scratch->tile, bn_tile_stride(s), rows, s->tokens, linear->scale,
-                           input->scales, y, y_stride, add);
+    bn_linear_tile(s, input, linear, unit, scratch->tile, scratch);
+    s->kernels->scale_tile(scratch->tile, bn_tile_stride(s, unit), unit->rows, unit->tokens,
+                           linear->scale, input->scales + unit->token, y, y_stride, add);
 }
 
 static void bn_stage_linear(const bn_step *s, const bn_input *input, const bn_linear *linear,
-                            ptrdiff_t unit, float *y, ptrdiff_t y_stride, int add, int thread) {
-    const ptrdiff_t size = bn_unit_rows(s, linear), first = unit * size;
-    const ptrdiff_t rows = linear->rows - first < size ? linear->rows - first : size;
-    bn_linear_rows(s, input, linear, first, rows, y + first, y_stride, add, &s->scratch[thread]);
+                            ptrdiff_t number, float *y, ptrdiff_t y_stride, int add, int thread) {
+    const bn_unit unit = bn_linear_unit(s, linear, number);
+    bn_linear_rows(s, input, linear, &unit, y + unit.token * y_stride + unit.first, y_stride, add,
+                   &s->scratch[thread]);
 }
 
 /* What a branch of a layer ends with: to the stream, or to where a post norm takes it from. */
@@ -268,18 +310,18 @@ static void bn_activate(const bn_step *s, float *gate, const float *up, ptrdiff_
 }
 
 /* gate and up have the same shape: the unit computes both and stores act(gate) * up */
-static void bn_stage_gate_up(const bn_step *s, const bn_layer *layer, ptrdiff_t unit, int thread) {
+static void bn_stage_gate_up(const bn_step *s, const bn_layer *layer, ptrdiff_t number,
+                             int thread) {
     const bn_scratch *scratch = &s->scratch[thread];
-    const ptrdiff_t size = bn_unit_rows(s, &layer->gate), first = unit * size;
-    const ptrdiff_t rows = layer->gate.rows - first < size ? layer->gate.rows - first : size;
+    const bn_unit unit = bn_linear_unit(s, &layer->gate, number);
     const ptrdiff_t ffn = s->net->ffn;
-    float *gate = s->gated + first, *up = scratch->up;
-    bn_linear_rows(s, bn_input_of(s, layer->gate_up_norms, 0), &layer->gate, first, rows, gate,
-                   ffn, 0, scratch);
-    bn_linear_rows(s, bn_input_of(s, layer->gate_up_norms, 1), &layer->up, first, rows, up, size,
-                   0, scratch);
-    for (ptrdiff_t t = 0; t < s->tokens; t++)
-        bn_activate(s, gate + t * ffn, up + t * size, rows);
+    float *gate = s->gated + unit.token * ffn + unit.first, *up = scratch->up;
+    bn_linear_rows(s, bn_input_of(s, layer->gate_up_norms, 0), &layer->gate, &unit, gate, ffn, 0,
+                   scratch);
+    bn_linear_rows(s, bn_input_of(s, layer->gate_up_norms, 1), &layer->up, &unit, up, unit.rows, 0,
+                   scratch);
+    for (ptrdiff_t t = 0; t < unit.tokens; t++)
+        bn_activate(s, gate + t * ffn, up + t * unit.rows, unit.rows);
 }
 
 /* ---- output norm and head: one unit per wanted token, then per group of vocabulary rows ----- */

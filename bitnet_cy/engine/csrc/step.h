@@ -11,8 +11,8 @@
 
 /* Working memory of one thread. */
 typedef struct bn_scratch {
-    uint8_t *decoded;   /* BN_GEMM_ROWS rows of K codes, or BN_FLOAT_ROWS of K floats */
-    uint8_t *unpacked;  /* where rows are dense: BN_GEMM_ROWS rows of I2_S */
+    uint8_t *decoded;   /* what ternary_gemm wants, or BN_FLOAT_ROWS of K floats */
+    uint8_t *unpacked;  /* where rows are dense: as many of I2_S as a product takes at once */
     int32_t *tile;      /* one integer tile */
     float *up;          /* one tile of the up projection, token by token */
     float *row;         /* one normalized row */
@@ -50,6 +50,7 @@ typedef struct bn_step {
     const bn_network *net;
     const bn_kernels *kernels;
     bn_scratch *scratch;          /* one per thread */
+    int threads;                  /* that share the work */
     ptrdiff_t tokens, n_spans;
     const bn_span *spans;         /* in row order, together all rows */
     const int32_t *ids;

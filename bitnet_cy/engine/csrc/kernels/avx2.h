@@ -3,7 +3,8 @@
  * Ternary products: vpmaddubsw multiplies 32 unsigned codes by 32 signed activations and adds
  * neighbours to int16. A pair is at most 2 * (2 * 128) = 512 in magnitude and exactly -512 only for
  * q = -128 twice, so 63 additions (64 of them when every pair is below 512) stay inside int16.
- * GEMV adds four pairs a block and widens every 15 blocks: 60 additions. GEMM widens every
+ * GEMV shifts a byte once: two of its four planes are then codes, two codes times 4. The latter
+ * add two pairs of 2048 a block and widen every 7 blocks: 14 additions, 28,672. GEMM widens every
  * 60 steps of four columns, one addition each.
  */
 #ifndef BN_KERNELS_AVX2_H
@@ -21,8 +22,8 @@
 #define BN_AVX2 __attribute__((target("avx2,fma,f16c")))
 #endif
 
-enum { BN_AVX2_WIDEN_BLOCKS = 15, BN_AVX2_WIDEN_STEPS = 60, BN_AVX2_LANES = 8 };
-enum { BN_AVX2_PREFETCH = 512 }; /* bytes of a panel: it comes from the second cache */
+enum { BN_AVX2_WIDEN_BLOCKS = 7, BN_AVX2_WIDEN_STEPS = 60, BN_AVX2_LANES = 8 };
+enum { BN_AVX2_PREFETCH = 512, BN_AVX2_FAR = 6144 }; /* bytes of a panel, and of codes */
 
 BN_AVX2 BN_INLINE int32_t bn_hsum_i32x8(__m256i v) {
     __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
@@ -36,43 +37,63 @@ BN_AVX2 BN_INLINE float bn_hsum_f32x8(__m256 v) {
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));
 }
 
-/* One block of one row against one token: four products of int16 pairs. */
-BN_AVX2 BN_INLINE __m256i bn_block_i16_avx2(__m256i packed, __m256i x0, __m256i x1, __m256i x2,
-                                                __m256i x3) {
-    const __m256i low2 = _mm256_set1_epi8(3);
-    __m256i p0 = _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16(packed, 6), low2), x0);
-    __m256i p1 = _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16(packed, 4), low2), x1);
-    __m256i p2 = _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16(packed, 2), low2), x2);
-    __m256i p3 = _mm256_maddubs_epi16(_mm256_and_si256(packed, low2), x3);
-    return _mm256_add_epi16(_mm256_add_epi16(p0, p1), _mm256_add_epi16(p2, p3));
+/* Decoding is bound by memory: the lines of n_rows rows of a block, so many bytes ahead. */
+BN_AVX2 BN_INLINE void bn_fetch_lines_avx2(const uint8_t *codes, int n_rows) {
+    for (int i = 0; i < n_rows; i += 2)
+        _mm_prefetch((const char *)codes + BN_AVX2_FAR + BN_BLOCK_BYTES * i, _MM_HINT_T0);
 }
 
-/* `n_rows` (1 to 4, constant after inlining) rows share the loads of one token. */
-BN_AVX2 BN_INLINE void bn_gemv_rows_avx2(const uint8_t *codes, ptrdiff_t blocks, int n_rows,
-                                             const int8_t *q, int32_t q_sum, int32_t *out,
-                                             int out_stride) {
+/* Add a block of one row to the sums of n_tokens tokens: those of codes, and of codes times 4. */
+BN_AVX2 BN_INLINE void bn_add_block_avx2(__m256i packed, const int8_t *q, ptrdiff_t token_bytes,
+                                         int n_tokens, __m256i once[], __m256i fourfold[]) {
+    const __m256i low = _mm256_set1_epi8(0x03), high = _mm256_set1_epi8(0x0C);
+    __m256i nibble = _mm256_srli_epi16(packed, 4);
+    __m256i c0 = _mm256_and_si256(nibble, high), c1 = _mm256_and_si256(nibble, low);
+    __m256i c2 = _mm256_and_si256(packed, high), c3 = _mm256_and_si256(packed, low);
+    for (int t = 0; t < n_tokens; t++) {
+        const __m256i *x = (const __m256i *)(q + t * token_bytes);
+        __m256i p0 = _mm256_maddubs_epi16(c0, _mm256_loadu_si256(x));
+        __m256i p1 = _mm256_maddubs_epi16(c1, _mm256_loadu_si256(x + 1));
+        __m256i p2 = _mm256_maddubs_epi16(c2, _mm256_loadu_si256(x + 2));
+        __m256i p3 = _mm256_maddubs_epi16(c3, _mm256_loadu_si256(x + 3));
+        fourfold[t] = _mm256_add_epi16(fourfold[t], _mm256_add_epi16(p0, p2));
+        once[t] = _mm256_add_epi16(once[t], _mm256_add_epi16(p1, p3));
+    }
+}
+
+/* A tile of n_rows rows and n_tokens tokens, both constant after inlining: sixteen registers hold
+ * the sums of four rows of one token, or of one row of four tokens, which share its unpacking. */
+BN_AVX2 BN_INLINE void bn_gemv_tile_avx2(const uint8_t *codes, ptrdiff_t blocks, int n_rows,
+                                         const int8_t *q, int n_tokens, const int32_t *q_sums,
+                                         int32_t *out, int out_stride) {
     const __m256i ones = _mm256_set1_epi16(1);
-    const ptrdiff_t row_bytes = blocks * BN_BLOCK_BYTES;
-    __m256i sum[4];
-    for (int r = 0; r < n_rows; r++) sum[r] = _mm256_setzero_si256();
+    const ptrdiff_t row_bytes = blocks * BN_BLOCK_BYTES, token_bytes = blocks * BN_BLOCK;
+    __m256i sum[4][4], sum4[4][4];
+    for (int r = 0; r < n_rows; r++)
+        for (int t = 0; t < n_tokens; t++) sum[r][t] = sum4[r][t] = _mm256_setzero_si256();
     for (ptrdiff_t start = 0; start < blocks; start += BN_AVX2_WIDEN_BLOCKS) {
         ptrdiff_t end = start + BN_AVX2_WIDEN_BLOCKS < blocks ? start + BN_AVX2_WIDEN_BLOCKS : blocks;
-        __m256i part[4];
-        for (int r = 0; r < n_rows; r++) part[r] = _mm256_setzero_si256();
+        __m256i once[4][4], fourfold[4][4];
+        for (int r = 0; r < n_rows; r++)
+            for (int t = 0; t < n_tokens; t++) once[r][t] = fourfold[r][t] = _mm256_setzero_si256();
         for (ptrdiff_t b = start; b < end; b++) {
-            const __m256i *x = (const __m256i *)(q + BN_BLOCK * b);
-            __m256i x0 = _mm256_loadu_si256(x), x1 = _mm256_loadu_si256(x + 1);
-            __m256i x2 = _mm256_loadu_si256(x + 2), x3 = _mm256_loadu_si256(x + 3);
-            for (int r = 0; r < n_rows; r++) {
-                __m256i packed = _mm256_loadu_si256(
-                    (const __m256i *)(codes + r * row_bytes + BN_BLOCK_BYTES * b));
-                part[r] = _mm256_add_epi16(part[r], bn_block_i16_avx2(packed, x0, x1, x2, x3));
-            }
+            bn_fetch_lines_avx2(codes + BN_BLOCK_BYTES * n_rows * b, n_rows);
+            for (int r = 0; r < n_rows; r++)
+                bn_add_block_avx2(_mm256_loadu_si256((const __m256i *)(codes + r * row_bytes +
+                                                                       BN_BLOCK_BYTES * b)),
+                                  q + BN_BLOCK * b, token_bytes, n_tokens, once[r], fourfold[r]);
         }
         for (int r = 0; r < n_rows; r++)
-            sum[r] = _mm256_add_epi32(sum[r], _mm256_madd_epi16(part[r], ones));
+            for (int t = 0; t < n_tokens; t++) {
+                sum[r][t] = _mm256_add_epi32(sum[r][t], _mm256_madd_epi16(once[r][t], ones));
+                sum4[r][t] = _mm256_add_epi32(sum4[r][t], _mm256_madd_epi16(fourfold[r][t], ones));
+            }
     }
-    for (int r = 0; r < n_rows; r++) out[r * out_stride] = bn_hsum_i32x8(sum[r]) - q_sum;
+    for (int r = 0; r < n_rows; r++)
+        for (int t = 0; t < n_tokens; t++)
+            out[r * out_stride + t] =
+                bn_hsum_i32x8(_mm256_add_epi32(sum[r][t], _mm256_srai_epi32(sum4[r][t], 2))) -
+                q_sums[t];
 }
 
 BN_AVX2 static void bn_ternary_gemv_avx2(const uint8_t *codes, ptrdiff_t blocks, int rows,
@@ -80,14 +101,20 @@ BN_AVX2 static void bn_ternary_gemv_avx2(const uint8_t *codes, ptrdiff_t blocks,
                                          int32_t *out) {
     const ptrdiff_t row_bytes = blocks * BN_BLOCK_BYTES;
     int r = 0;
-    for (; r + 4 <= rows; r += 4)
-        for (int t = 0; t < tokens; t++)
-            bn_gemv_rows_avx2(codes + r * row_bytes, blocks, 4, q + t * blocks * BN_BLOCK,
-                              q_sums[t], out + r * tokens + t, tokens);
+    for (; r + 4 <= rows && tokens == 1; r += 4)
+        bn_gemv_tile_avx2(codes + r * row_bytes, blocks, 4, q, 1, q_sums, out + r, 1);
     for (; r < rows; r++)
-        for (int t = 0; t < tokens; t++)
-            bn_gemv_rows_avx2(codes + r * row_bytes, blocks, 1, q + t * blocks * BN_BLOCK,
-                              q_sums[t], out + r * tokens + t, tokens);
+        for (int t = 0; t < tokens;) {
+            const uint8_t *row = codes + r * row_bytes;
+            const int8_t *x = q + t * blocks * BN_BLOCK;
+            int32_t *y = out + r * tokens + t;
+            int left = tokens - t, take = left > 4 && left < 8 ? (left + 1) / 2 : left < 4 ? left : 4;
+            if (take == 4) bn_gemv_tile_avx2(row, blocks, 1, x, 4, q_sums + t, y, tokens);
+            else if (take == 3) bn_gemv_tile_avx2(row, blocks, 1, x, 3, q_sums + t, y, tokens);
+            else if (take == 2) bn_gemv_tile_avx2(row, blocks, 1, x, 2, q_sums + t, y, tokens);
+            else bn_gemv_tile_avx2(row, blocks, 1, x, 1, q_sums + t, y, tokens);
+            t += take;
+        }
 }
 
 BN_AVX2 BN_INLINE void bn_decode_row_avx2(const uint8_t *codes, ptrdiff_t blocks,

@@ -48,6 +48,7 @@ BN_AVX2 BN_INLINE void bn_dense_tile_avx2(const uint8_t *dense, ptrdiff_t blocks
         for (int r = 0; r < n_rows; r++)
             for (int t = 0; t < n_tokens; t++) part[r][t] = _mm256_setzero_si256();
         for (ptrdiff_t b = start; b < end; b++) {
+            bn_fetch_lines_avx2(dense + BN_BLOCK_BYTES * n_rows * b, n_rows);
             for (int r = 0; r < n_rows; r++)
                 rest[r] = bn_dense_load_avx2(dense + r * row_bytes + BN_BLOCK_BYTES * b);
             BN_UNROLL(5)

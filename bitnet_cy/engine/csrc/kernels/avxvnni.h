@@ -33,6 +33,7 @@ BN_AVXVNNI BN_INLINE void bn_gemv_rows_avxvnni(const uint8_t *codes, ptrdiff_t b
         for (int g = 0; g < 4; g++) sum[r][g] = _mm256_setzero_si256();
     for (ptrdiff_t b = 0; b < blocks; b++) {
         const __m256i *x = (const __m256i *)(q + BN_BLOCK * b);
+        bn_fetch_lines_avx2(codes + BN_BLOCK_BYTES * n_rows * b, n_rows);
         for (int r = 0; r < n_rows; r++) {
             __m256i packed = _mm256_loadu_si256(
                 (const __m256i *)(codes + r * row_bytes + BN_BLOCK_BYTES * b));

@@ -23,6 +23,7 @@ BN_AVXVNNI BN_INLINE void bn_dense_tile_avxvnni(const uint8_t *dense, ptrdiff_t 
     for (int r = 0; r < n_rows; r++)
         for (int t = 0; t < n_tokens; t++) a[r][t] = b[r][t] = _mm256_setzero_si256();
     for (ptrdiff_t block = 0; block < blocks; block++) {
+        bn_fetch_lines_avx2(dense + BN_BLOCK_BYTES * n_rows * block, n_rows);
         for (int r = 0; r < n_rows; r++)
             rest[r] = _mm256_loadu_si256(
                 (const __m256i *)(dense + r * row_bytes + BN_BLOCK_BYTES * block));
