@@ -162,7 +162,7 @@ def ternary_matmul(codes, q, threads=1, method="auto"):
     if not codes.size or not q.size:
         return np.zeros((q.shape[0], codes.shape[0]), dtype=np.int32)
     if method == "auto":
-        method = "gemv" if q.shape[0] <= BN_GEMV_TOKENS else "gemm"
+        method = "gemv" if q.shape[0] <= _active.gemv_tokens else "gemm"
     q = _padded(q, blocks)
     return _matmul(_active, codes, q, blocks, threads, method)
 
@@ -208,16 +208,22 @@ cdef _gemm(const bn_kernels *kernels, codes, q, q_sums, Py_ssize_t blocks, int t
     cdef const int8_t[::1] panel_view = panels.reshape(-1)
     cdef const int32_t[::1] sum_view = sums
     cdef int n_panels = count
-    out = np.zeros((m, stride), dtype=np.int32)
-    cdef int32_t[:, ::1] out_view = out
+    cdef Py_ssize_t group = kernels.gemm_rows, units = (m + group - 1) // group
+    if kernels.by_token:
+        out = np.zeros((stride, units * group), dtype=np.int32)
+    else:
+        out = np.zeros((m, stride), dtype=np.int32)
+    cdef int32_t[:, ::1] tile = out
+    cdef Py_ssize_t step = group if kernels.by_token else group * out.shape[1]
     cdef uint8_t[:, ::1] decoded = aligned_bytes(threads * BN_GEMM_ROWS * k).reshape(threads, -1)
     with nogil, parallel(num_threads=threads):
-        for unit in prange((m + BN_GEMM_ROWS - 1) // BN_GEMM_ROWS, schedule="dynamic"):
-            kernels.ternary_gemm(&code_view[unit * BN_GEMM_ROWS, 0], blocks,
-                                 <int>min(BN_GEMM_ROWS, m - unit * BN_GEMM_ROWS), &panel_view[0],
-                                 n_panels, &sum_view[0], &out_view[unit * BN_GEMM_ROWS, 0], stride,
+        for unit in prange(units, schedule="dynamic"):
+            kernels.ternary_gemm(&code_view[unit * group, 0], blocks,
+                                 <int>min(group, m - unit * group), &panel_view[0], n_panels,
+                                 &sum_view[0], &tile[0, 0] + unit * step, tile.shape[1],
                                  &decoded[threadid(), 0])
-    return np.ascontiguousarray(out[:, : q.shape[0]].T)
+    tokens = out[:, :m] if kernels.by_token else out.T
+    return np.ascontiguousarray(tokens[: q.shape[0]])
 
 
 def has_code_3(codes, int threads=1):

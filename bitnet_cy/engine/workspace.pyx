@@ -19,7 +19,6 @@ from bitnet_cy.errors import ResourceError
 
 cdef extern from "csrc/forward.h" nogil:
     enum:
-        BN_GEMM_UNIT_ROWS
         BN_GEMV_UNIT_ROWS
         BN_STAGE_KINDS
 
@@ -111,7 +110,7 @@ cdef class Workspace:
     cdef _allocate_scratch(self, Py_ssize_t padded, Py_ssize_t k_max):
         cdef const bn_network *n = &self.network.native
         cdef int thread
-        tile = max(BN_GEMM_UNIT_ROWS * padded, BN_GEMV_UNIT_ROWS * BN_GEMV_TOKENS)
+        tile = max(BN_GEMM_ROWS * padded, BN_GEMV_UNIT_ROWS * BN_GEMV_TOKENS)
         for thread in range(self.threads):
             self.scratch[thread].decoded = <uint8_t *>self._new(
                 max(BN_GEMM_ROWS, 4 * BN_FLOAT_ROWS if n.weight_only else 0) * k_max)
