@@ -1,5 +1,5 @@
-/* AVX-512 F: the float operations that gain from its width. Every sum is a chain of its own, in the
- * order of avx2_float.h: the same bits. */
+/* AVX-512 F: the operations on floats that gain from its width. Every sum is a chain of its own, in
+ * the order of avx2_float.h: the same bits. */
 #ifndef BN_KERNELS_AVX512_FLOAT_H
 #define BN_KERNELS_AVX512_FLOAT_H
 
@@ -18,8 +18,8 @@
 #define BN_KEEP_AVX512(sum)
 #endif
 
-/* Rows by vectors of sixteen columns, both constant after inlining: sixteen sums hide the latency of
- * one, and share their loads. */
+/* Rows by vectors of sixteen columns, both constant after inlining: sixteen sums hide the latency
+ * of one, and share their loads. */
 BN_AVX512 BN_INLINE void bn_multiply_tile_avx512(const float *a, ptrdiff_t a_row,
                                                  ptrdiff_t a_col, int rows, const float *b,
                                                  ptrdiff_t b_stride, ptrdiff_t k, float *c,

@@ -1,5 +1,5 @@
-/* Ternary products of many tokens by AVX-512 VNNI: rows in the lanes of a vector, so that any number
- * of tokens fills it.
+/* Ternary products of many tokens by AVX-512 VNNI: rows are in the lanes of a vector, so that any
+ * number of tokens fills it.
  *
  * Sixteen rows are transposed as they lie, in words of four bytes, and unpacked to one code a byte:
  * a step is 64 bytes, four columns of each of sixteen rows. vpdpbusd multiplies it by four columns
@@ -34,7 +34,8 @@ BN_AVX512VNNI BN_INLINE void bn_transpose_words_avx512vnni(__m512i v[16]) {
             four[i + 2 * j] = _mm512_unpacklo_epi64(pair[i + j], pair[i + j + 2]);
             four[i + 2 * j + 1] = _mm512_unpackhi_epi64(pair[i + j], pair[i + j + 2]);
         }
-    for (int j = 0; j < 4; j++) { /* quarter l of four[4 i + j]: word 4 l + j of rows 4 i .. 4 i + 3 */
+    /* Quarter l of four[4 i + j] holds word 4 l + j of rows 4 i to 4 i + 3. */
+    for (int j = 0; j < 4; j++) {
         __m512i low = _mm512_shuffle_i32x4(four[j], four[4 + j], 0x44);
         __m512i high = _mm512_shuffle_i32x4(four[j], four[4 + j], 0xEE);
         __m512i low2 = _mm512_shuffle_i32x4(four[8 + j], four[12 + j], 0x44);
@@ -46,7 +47,7 @@ BN_AVX512VNNI BN_INLINE void bn_transpose_words_avx512vnni(__m512i v[16]) {
     }
 }
 
-/* Two blocks, or the last one, of up to sixteen rows to their steps; rows that are not there are 0. */
+/* Two blocks, or the last one, of up to sixteen rows to their steps; missing rows are 0. */
 BN_AVX512VNNI static void bn_unpack_rows_avx512vnni(const uint8_t *codes, ptrdiff_t row_bytes,
                                                     ptrdiff_t rows, int two, uint8_t *unpacked) {
     const __m512i low2 = _mm512_set1_epi8(3);
