@@ -20,7 +20,7 @@ enum { BN_AVX512VNNI_GROUPS = 4, BN_AVX512VNNI_ROWS = 64, BN_AVX512VNNI_TOKENS =
 enum { BN_AVX512VNNI_BLOCKS = 4 }; /* unpacked at a time */
 enum { BN_AVX512VNNI_STEP = BN_AVX512VNNI_ROWS * 4, BN_AVX512VNNI_BLOCK_STEPS = BN_BLOCK / 4 };
 /* Activations of more bytes do not stay in the second cache: they are fetched a tile ahead. */
-enum { BN_AVX512VNNI_NEAR = 1 << 20 };
+enum { BN_AVX512VNNI_CACHED = 1 << 20 };
 
 /* Sixteen rows of sixteen words become columns. */
 BN_AVX512VNNI BN_INLINE void bn_transpose_words_avx512vnni(__m512i v[16]) {
@@ -173,7 +173,7 @@ BN_AVX512VNNI static void bn_ternary_gemm_avx512vnni(const uint8_t *codes, ptrdi
                 .q = panels + t * k + b * BN_BLOCK, .q_sums = q_sums + t,
                 .out = out + t * out_stride, .out_stride = out_stride, .first = b == 0};
             n = (n_panels - t + tiles - i - 1) / (tiles - i);
-            if (n_panels * k > BN_AVX512VNNI_NEAR && i + 1 < tiles)
+            if (n_panels * k > BN_AVX512VNNI_CACHED && i + 1 < tiles)
                 bn_fetch_tile_avx512vnni(&tile, n);
             bn_gemm_tokens_avx512vnni(&tile, n);
         }
