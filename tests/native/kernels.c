@@ -27,6 +27,15 @@ static int bn_reduce_add_emulated(simde__m512i v) {
     for (int l = 0; l < 16; l++) sum += lanes[l];
     return sum;
 }
+#define _mm512_cvtps_epi32 bn_cvtps_emulated
+static simde__m512i bn_cvtps_emulated(simde__m512 v) {
+    float lanes[16];
+    int rounded[16];
+    simde_mm512_storeu_ps(lanes, v);
+    for (int l = 0; l < 16; l += 8)
+        _mm256_storeu_si256((__m256i *)(rounded + l), _mm256_cvtps_epi32(_mm256_loadu_ps(lanes + l)));
+    return simde_mm512_loadu_si512(rounded);
+}
 #define target(words)
 #endif
 
