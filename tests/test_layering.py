@@ -73,7 +73,8 @@ BUILDS_ON = {
     "neon_dense": "neon",
     "neondot_dense": "neondot",
     "avxvnni": "avx2",
-    "avx512vnni": "avx2",
+    "avx512vnni": "avx512_float",
+    "avx512vnni_gemm": "avx512vnni",
     "neondot": "neon",
     "neoni8mm": "neondot",
 }

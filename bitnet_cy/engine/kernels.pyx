@@ -172,7 +172,7 @@ def ternary_matmul(codes, q, threads=1, method="auto"):
     if not codes.size or not q.size:
         return np.zeros((q.shape[0], codes.shape[0]), dtype=np.int32)
     if method == "auto":
-        method = ("gemv" if q.shape[0] <= BN_GEMV_TOKENS else
+        method = ("gemv" if q.shape[0] <= _active.gemv_tokens else
                   "gemm" if q.shape[0] < BN_WIDE_LEAST else "wide")
     q = _padded(q, blocks)
     return _matmul(_active, codes, q, blocks, threads, method)
@@ -214,7 +214,7 @@ cdef _gemm(const bn_kernels *kernels, codes, q, q_sums, Py_ssize_t blocks, int t
     panels, count = _panels(q, kernels.lanes)
     wide = wide and kernels.ternary_gemm_wide != NULL
     cdef Py_ssize_t m = codes.shape[0], stride = count * kernels.lanes, k = blocks * BN_BLOCK
-    cdef Py_ssize_t size = BN_WIDE_ROWS if wide else BN_GEMM_ROWS, lanes = kernels.lanes
+    cdef Py_ssize_t size = BN_WIDE_ROWS if wide else kernels.gemm_rows, lanes = kernels.lanes
     cdef Py_ssize_t at_once = BN_WIDE_TOKENS // lanes if wide else count, n_panels = count
     cdef Py_ssize_t groups = (count + at_once - 1) // at_once, unit, row, panel
     sums = np.zeros(stride, dtype=np.int32)
@@ -222,8 +222,12 @@ cdef _gemm(const bn_kernels *kernels, codes, q, q_sums, Py_ssize_t blocks, int t
     cdef const uint8_t[:, ::1] code_view = codes
     cdef const int8_t[::1] panel_view = panels.reshape(-1)
     cdef const int32_t[::1] sum_view = sums
-    out = np.zeros((m, stride), dtype=np.int32)
-    cdef int32_t[:, ::1] out_view = out
+    if kernels.by_token:
+        out = np.zeros((stride, (m + size - 1) // size * size), dtype=np.int32)
+    else:
+        out = np.zeros((m, stride), dtype=np.int32)
+    cdef int32_t[:, ::1] tile = out
+    cdef Py_ssize_t row_step = 1 if kernels.by_token else tile.shape[1]
     scratch = max(BN_GEMM_ROWS * k, BN_WIDE_SCRATCH if wide else 0)
     cdef uint8_t[:, ::1] decoded = aligned_bytes(threads * scratch).reshape(threads, -1)
     with nogil, parallel(num_threads=threads):
@@ -232,8 +236,10 @@ cdef _gemm(const bn_kernels *kernels, codes, q, q_sums, Py_ssize_t blocks, int t
             (kernels.ternary_gemm_wide if wide else kernels.ternary_gemm)(
                 &code_view[row, 0], blocks, <int>min(size, m - row), &panel_view[panel * lanes * k],
                 <int>min(at_once, n_panels - panel), &sum_view[panel * lanes],
-                &out_view[row, panel * lanes], stride, &decoded[threadid(), 0])
-    return np.ascontiguousarray(out[:, : q.shape[0]].T)
+                &tile[0, 0] + row * row_step + panel * lanes, tile.shape[1],
+                &decoded[threadid(), 0])
+    tokens = out[:, :m] if kernels.by_token else out.T
+    return np.ascontiguousarray(tokens[: q.shape[0]])
 
 
 def has_code_3(codes, int threads=1):

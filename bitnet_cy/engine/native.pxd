@@ -18,7 +18,10 @@ cdef extern from "csrc/kernels.h" nogil:
     ctypedef struct bn_kernels:
         const char *name
         const char *float_name
+        int gemv_tokens
+        int gemm_rows
         int lanes
+        int by_token
         void (*ternary_gemv)(const uint8_t *, ptrdiff_t, int, const int8_t *, int,
                              const int32_t *, int32_t *) noexcept nogil
         void (*ternary_gemm)(const uint8_t *, ptrdiff_t, int, const int8_t *, int,

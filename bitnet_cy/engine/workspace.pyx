@@ -19,7 +19,6 @@ from bitnet_cy.errors import ResourceError
 
 cdef extern from "csrc/forward.h" nogil:
     enum:
-        BN_GEMM_UNIT_ROWS
         BN_GEMV_UNIT_ROWS
         BN_STAGE_KINDS
 
@@ -114,7 +113,7 @@ cdef class Workspace:
         # Room for every kernel of the table: which one runs is chosen anew for each step.
         cdef bint wide = has_wide() and self.rows >= BN_WIDE_LEAST and not n.weight_only
         at_once = BN_WIDE_ROWS if wide else BN_GEMM_ROWS
-        tile = max(BN_GEMM_UNIT_ROWS * padded, BN_GEMV_UNIT_ROWS * BN_GEMV_TOKENS,
+        tile = max(BN_GEMM_ROWS * padded, BN_GEMV_UNIT_ROWS * BN_GEMV_TOKENS,
                    BN_WIDE_ROWS * BN_WIDE_TOKENS if wide else 0)
         for thread in range(self.threads):
             self.scratch[thread].decoded = <uint8_t *>self._new(

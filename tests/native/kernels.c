@@ -27,6 +27,15 @@ static int bn_reduce_add_emulated(simde__m512i v) {
     for (int l = 0; l < 16; l++) sum += lanes[l];
     return sum;
 }
+#define _mm512_cvtps_epi32 bn_cvtps_emulated
+static simde__m512i bn_cvtps_emulated(simde__m512 v) {
+    float lanes[16];
+    int rounded[16];
+    simde_mm512_storeu_ps(lanes, v);
+    for (int l = 0; l < 16; l += 8)
+        _mm256_storeu_si256((__m256i *)(rounded + l), _mm256_cvtps_epi32(_mm256_loadu_ps(lanes + l)));
+    return simde_mm512_loadu_si512(rounded);
+}
 #define target(words)
 #endif
 
@@ -36,7 +45,7 @@ static int bn_reduce_add_emulated(simde__m512i v) {
 #include "dense.h"
 #include "dispatch.h"
 
-enum { MAX_ROWS = 17, GUARD = 0x5A5A5A5A };
+enum { MAX_ROWS = 66, GUARD = 0x5A5A5A5A };
 
 static uint32_t random_state = 1;
 
@@ -84,16 +93,20 @@ static int product_case(const bn_kernels *kernels, ptrdiff_t blocks, int rows, i
                         int pattern) {
     const ptrdiff_t k = blocks * BN_BLOCK;
     const int lanes = kernels->lanes, panels = (tokens + lanes - 1) / lanes;
-    const ptrdiff_t stride = panels * lanes;
+    const ptrdiff_t padded = panels * lanes, most = kernels->gemm_rows;
+    const ptrdiff_t groups = (rows + most - 1) / most;
+    const ptrdiff_t stride = kernels->by_token ? groups * most : padded;
+    const ptrdiff_t size = kernels->by_token ? tokens * stride : rows * stride;
+    const ptrdiff_t larger = size > rows * padded ? size : rows * padded;
     uint8_t *codes = allocate((size_t)(rows * blocks * BN_BLOCK_BYTES));
-    int8_t *q = allocate((size_t)(tokens * k)), *panel = allocate((size_t)(stride * k));
-    int32_t *sums = allocate((size_t)stride * 4), *expected = allocate((size_t)(rows * tokens) * 4);
-    int32_t *found = allocate((size_t)(rows * stride + 1) * 4);
+    int8_t *q = allocate((size_t)(tokens * k)), *panel = allocate((size_t)(padded * k));
+    int32_t *sums = allocate((size_t)padded * 4), *expected = allocate((size_t)(rows * tokens) * 4);
+    int32_t *found = allocate((size_t)(larger + 1) * 4);
     uint8_t *decoded = allocate((size_t)(BN_GEMM_ROWS * k));
     int wrong = 0;
     fill_codes(codes, rows * blocks * BN_BLOCK_BYTES, pattern);
     fill_activations(q, tokens * k, pattern);
-    for (int t = 0; t < stride; t++) {
+    for (int t = 0; t < padded; t++) {
         sums[t] = 0;
         for (ptrdiff_t i = 0; i < k && t < tokens; i++) sums[t] += q[t * k + i];
     }
@@ -107,15 +120,16 @@ static int product_case(const bn_kernels *kernels, ptrdiff_t blocks, int rows, i
         wrong += found[rows * group] != GUARD;
     }
     make_panels(q, k, tokens, lanes, panel);
-    found[rows * stride] = GUARD;
-    for (int r = 0; r < rows; r += BN_GEMM_ROWS)
+    found[size] = GUARD;
+    for (ptrdiff_t r = 0; r < rows; r += most)
         kernels->ternary_gemm(codes + r * blocks * BN_BLOCK_BYTES, blocks,
-                              rows - r < BN_GEMM_ROWS ? rows - r : BN_GEMM_ROWS, panel, panels,
-                              sums, found + r * stride, stride, decoded);
+                              (int)(rows - r < most ? rows - r : most), panel, panels, sums,
+                              kernels->by_token ? found + r : found + r * stride, stride, decoded);
     for (int r = 0; r < rows; r++)
         for (int t = 0; t < tokens; t++)
-            wrong += found[r * stride + t] != expected[r * tokens + t];
-    wrong += found[rows * stride] != GUARD;
+            wrong += found[kernels->by_token ? t * stride + r : r * stride + t] !=
+                     expected[r * tokens + t];
+    wrong += found[size] != GUARD;
     if (wrong)
         printf("%s: %d wrong products: %td blocks, %d rows, %d tokens, pattern %d\n", kernels->name,
                wrong, blocks, rows, tokens, pattern);
@@ -180,7 +194,8 @@ static int check_products(const bn_kernels *kernels) {
     for (int rows = 1; rows <= MAX_ROWS; rows++)
         for (int tokens = 1; tokens <= 9; tokens++) wrong += product_case(kernels, 2, rows, tokens, 0);
     for (size_t i = 0; i < sizeof some_tokens / sizeof *some_tokens; i++)
-        wrong += product_case(kernels, 5, 9, some_tokens[i], 0);
+        wrong += product_case(kernels, 5, 9, some_tokens[i], 0) +
+                 product_case(kernels, 3, 130, some_tokens[i], 0);
     for (size_t i = 0; i < sizeof some_blocks / sizeof *some_blocks; i++)
         for (int pattern = 0; pattern < PATTERNS; pattern++)
             for (int tokens = 1; tokens <= 9; tokens += 4)
@@ -366,8 +381,9 @@ static int check_scale_tile(const bn_kernels *kernels) {
     for (int rows = 1; rows <= 33; rows++)
         for (int tokens = 1; tokens <= 35; tokens++) {
             for (int i = 0; i < SIZE; i++) a[i] = b[i] = random_float();
-            bn_scale_tile_scalar(tile, STRIDE, rows, tokens, 0.37f, s, a, WIDTH, tokens % 2);
-            kernels->scale_tile(tile, STRIDE, rows, tokens, 0.37f, s, b, WIDTH, tokens % 2);
+            const int by_token = rows % 4 == 3, add = tokens % 2;
+            bn_scale_tile_scalar(tile, STRIDE, by_token, rows, tokens, 0.37f, s, a, WIDTH, add);
+            kernels->scale_tile(tile, STRIDE, by_token, rows, tokens, 0.37f, s, b, WIDTH, add);
             wrong += memcmp(a, b, sizeof a) != 0;
         }
     return wrong;
@@ -397,12 +413,12 @@ static int check_decode(const bn_kernels *kernels) {
 /* Every number is near the scalar one, has the bits it has when computed alone, and has no
  * neighbour that was written. */
 static int check_multiply_add(const bn_kernels *kernels) {
-    enum { MOST = 40, ROW = 41, SIZE = 41 * 41 };
+    enum { MOST = 40, WIDE = 101, ROW = 101, SIZE = 101 * 41 };
     float a[SIZE], b[SIZE], c[SIZE], together[SIZE], scalar[SIZE];
     int wrong = 0;
     for (int i = 0; i < SIZE; i++) a[i] = (float)(i % 19) / 19 - 0.4f, b[i] = (float)(i % 23) / 23;
-    for (int rows = 1; rows <= 9; rows++)
-        for (int n = 1; n <= MOST; n++) {
+    for (int rows = 1; rows <= 13; rows++)
+        for (int n = 1; n <= WIDE; n += n < MOST ? 1 : 7) {
             const int k = 1 + (rows * n) % MOST, a_row = n % 2 ? ROW : 1, a_col = n % 2 ? 1 : ROW;
             for (int i = 0; i < SIZE; i++) c[i] = together[i] = scalar[i] = (float)i / SIZE;
             kernels->multiply_add(a, a_row, a_col, rows, b, ROW, k, together, ROW, n);

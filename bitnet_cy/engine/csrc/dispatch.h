@@ -17,6 +17,7 @@
 #include "kernels/avx2_tables.h"
 #include "kernels/avx512vnni.h"
 #include "kernels/avx512vnni_dense.h"
+#include "kernels/avx512vnni_gemm.h"
 #include "kernels/avx512vnni_screen.h"
 #if !defined(__GNUC__) || defined(__clang__) || __GNUC__ >= 11
 #define BN_X86_VEX_VNNI 1
@@ -57,6 +58,8 @@ static const bn_table_row bn_table[] = {
     {0,
      {.name = "scalar",
       .ternary_gemv = bn_ternary_gemv_scalar,
+      .gemv_tokens = BN_GEMV_TOKENS,
+      .gemm_rows = BN_GEMM_TILE_ROWS,
       .lanes = 1,
       .ternary_gemm = bn_ternary_gemm_scalar,
       .dense_gemv = bn_dense_gemv_scalar,
@@ -70,6 +73,8 @@ static const bn_table_row bn_table[] = {
     {BN_CPU_AVX2,
      {.name = "avx2",
       .ternary_gemv = bn_ternary_gemv_avx2,
+      .gemv_tokens = BN_GEMV_TOKENS,
+      .gemm_rows = BN_GEMM_TILE_ROWS,
       .lanes = BN_AVX2_LANES,
       .ternary_gemm = bn_ternary_gemm_avx2,
       .ternary_gemm_wide = bn_ternary_gemm_wide_avx2,
@@ -84,6 +89,8 @@ static const bn_table_row bn_table[] = {
     {BN_CPU_AVX2 | BN_CPU_AVXVNNI,
      {.name = "avxvnni",
       .ternary_gemv = bn_ternary_gemv_avxvnni,
+      .gemv_tokens = BN_GEMV_TOKENS,
+      .gemm_rows = BN_GEMM_TILE_ROWS,
       .lanes = BN_AVXVNNI_LANES,
       .ternary_gemm = bn_ternary_gemm_avxvnni,
       .dense_gemv = bn_dense_gemv_avxvnni,
@@ -97,21 +104,27 @@ static const bn_table_row bn_table[] = {
     {BN_CPU_AVX2 | BN_CPU_AVX512VNNI,
      {.name = "avx512vnni",
       .ternary_gemv = bn_ternary_gemv_avx512vnni,
-      .lanes = BN_AVX512VNNI_LANES,
+      .gemv_tokens = 1,
+      .gemm_rows = BN_AVX512VNNI_ROWS,
+      .lanes = 1,
+      .by_token = 1,
       .ternary_gemm = bn_ternary_gemm_avx512vnni,
       .dense_gemv = bn_dense_gemv_avx512vnni,
       .dense_pack = bn_dense_pack_avx2,
       .dense_unpack = bn_dense_unpack_avx2,
-      .quantize = bn_quantize_avx2,
+      .quantize = bn_quantize_avx512,
       .screen_sums = bn_screen_sums_avx512vnni,
       .screen_encode = bn_screen_encode_avx2,
       BN_FLOAT_OPERATIONS(avx2),
-      .multiply_add = bn_multiply_add_avx512}},
+      .multiply_add = bn_multiply_add_avx512,
+      .softmax_step = bn_softmax_step_avx512}},
 #endif
 #ifdef BN_ARM64
     {0,
      {.name = "neon",
       .ternary_gemv = bn_ternary_gemv_neon,
+      .gemv_tokens = BN_GEMV_TOKENS,
+      .gemm_rows = BN_GEMM_TILE_ROWS,
       .lanes = BN_NEON_LANES,
       .ternary_gemm = bn_ternary_gemm_neon,
       .dense_gemv = bn_dense_gemv_neon,
@@ -126,6 +139,8 @@ static const bn_table_row bn_table[] = {
     {BN_CPU_DOTPROD,
      {.name = "neondot",
       .ternary_gemv = bn_ternary_gemv_neondot,
+      .gemv_tokens = BN_GEMV_TOKENS,
+      .gemm_rows = BN_GEMM_TILE_ROWS,
       .lanes = BN_NEONDOT_LANES,
       .ternary_gemm = bn_ternary_gemm_neondot,
       .dense_gemv = bn_dense_gemv_neondot,
@@ -138,6 +153,8 @@ static const bn_table_row bn_table[] = {
     {BN_CPU_DOTPROD | BN_CPU_I8MM,
      {.name = "neoni8mm",
       .ternary_gemv = bn_ternary_gemv_neoni8mm,
+      .gemv_tokens = BN_GEMV_TOKENS,
+      .gemm_rows = BN_GEMM_TILE_ROWS,
       .lanes = BN_NEONI8MM_LANES,
       .ternary_gemm = bn_ternary_gemm_neoni8mm,
       .dense_gemv = bn_dense_gemv_neondot,

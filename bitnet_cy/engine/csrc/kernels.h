@@ -28,7 +28,8 @@
 #endif
 #endif
 
-enum { BN_BLOCK = 128, BN_BLOCK_BYTES = 32, BN_GEMV_TOKENS = 6, BN_GEMM_ROWS = 8 };
+enum { BN_BLOCK = 128, BN_BLOCK_BYTES = 32, BN_GEMV_TOKENS = 6 };
+enum { BN_GEMM_ROWS = 64, BN_GEMM_TILE_ROWS = 8 };
 enum { BN_WIDE_LEAST = 25, BN_WIDE_ROWS = 1280, BN_WIDE_TOKENS = 64, BN_WIDE_SCRATCH = 246272 };
 enum { BN_DENSE_BLOCK = 160, BN_DENSE_DIGITS = 5 }; /* also of BN_BLOCK_BYTES: dense.h */
 
@@ -61,10 +62,12 @@ typedef struct bn_kernels {
     void (*ternary_gemv)(const uint8_t *codes, ptrdiff_t blocks, int rows, const int8_t *q,
                          int tokens, const int32_t *q_sums, int32_t *out);
 
-    /* The same for up to BN_GEMM_ROWS rows and many tokens. panels: tokens in groups of `lanes`,
-     * each [K / 4][lanes][4] bytes; out[r * out_stride + t] for t < panels * lanes;
-     * decoded: scratch of BN_GEMM_ROWS * K bytes, 64-byte aligned. */
-    int lanes;
+    /* The same for more than gemv_tokens tokens, and for up to gemm_rows rows, at most
+     * BN_GEMM_ROWS. panels: tokens in groups of `lanes`, each [K / 4][lanes][4] bytes. The tile is
+     * out[r * out_stride + t] for t < panels * lanes, or, by_token, out[t * out_stride + r] for
+     * r < gemm_rows, of which those past `rows` may be written; decoded: scratch of
+     * BN_GEMM_ROWS * K bytes, 64-byte aligned. */
+    int gemv_tokens, gemm_rows, lanes, by_token;
     void (*ternary_gemm)(const uint8_t *codes, ptrdiff_t blocks, int rows, const int8_t *panels,
                          int n_panels, const int32_t *q_sums, int32_t *out, ptrdiff_t out_stride,
                          uint8_t *decoded);
@@ -119,8 +122,9 @@ typedef struct bn_kernels {
     void (*softmax_step)(float *scores, ptrdiff_t score_stride, ptrdiff_t n_keys, ptrdiff_t lanes,
                          float *maximum, float *sum, float *shrink);
 
-    /* y[t * y_stride + r] = tile[r * tile_stride + t] * (scale / s[t]), or that added to it */
-    void (*scale_tile)(const int32_t *tile, ptrdiff_t tile_stride, ptrdiff_t rows,
+    /* y[t * y_stride + r] = tile[r * tile_stride + t] * (scale / s[t]), or that added to it;
+     * by_token: tile[t * tile_stride + r] */
+    void (*scale_tile)(const int32_t *tile, ptrdiff_t tile_stride, int by_token, ptrdiff_t rows,
                        ptrdiff_t tokens, float scale, const float *s, float *y,
                        ptrdiff_t y_stride, int add);
 

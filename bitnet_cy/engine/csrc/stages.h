@@ -15,7 +15,14 @@
 enum { BN_GEMM_UNIT_ROWS = 32, BN_GEMV_UNIT_ROWS = 256, BN_HEAD_UNIT_ROWS = 64 };
 enum { BN_WIDE_COST = 140 }; /* so many rows more is what a call of ternary_gemm_wide costs */
 
-static inline int bn_step_uses_panels(const bn_step *s) { return s->tokens > BN_GEMV_TOKENS; }
+static inline int bn_step_uses_panels(const bn_step *s) {
+    return s->tokens > (s->net->dense ? BN_GEMV_TOKENS : s->kernels->gemv_tokens);
+}
+
+/* Whether tokens have to be packed into panels: one of a single lane is a row as it is. */
+static inline int bn_step_packs(const bn_step *s) {
+    return bn_step_uses_panels(s) && s->kernels->lanes > 1;
+}
 
 static inline ptrdiff_t bn_ceil_div(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
 
@@ -81,10 +88,10 @@ static void bn_store_input(const bn_step *s, const bn_input *input, const float 
         memset(values + n, 0, (size_t)(padded - n) * sizeof *x);
         return;
     }
-    int8_t *q = bn_step_uses_panels(s) ? scratch->row_q : input->q + t * padded;
+    int8_t *q = bn_step_packs(s) ? scratch->row_q : input->q + t * padded;
     input->scales[t] = s->kernels->quantize(x, n, q, &input->sums[t]);
     memset(q + n, 0, (size_t)(padded - n));
-    if (bn_step_uses_panels(s)) bn_store_lane(s, input, t, padded, q);
+    if (bn_step_packs(s)) bn_store_lane(s, input, t, padded, q);
 }
 
 /* A lane of the last panel that no token fills. */
@@ -173,9 +180,13 @@ static ptrdiff_t bn_wide_rows(const bn_step *s, const bn_linear *linear) {
     }
 }
 
+static inline ptrdiff_t bn_gemm_unit_rows(const bn_kernels *kernels) {
+    return kernels->gemm_rows < BN_GEMM_UNIT_ROWS ? BN_GEMM_UNIT_ROWS : kernels->gemm_rows;
+}
+
 static ptrdiff_t bn_unit_rows(const bn_step *s, const bn_linear *linear) {
     if (bn_step_is_wide(s)) return bn_wide_rows(s, linear);
-    if (bn_step_uses_panels(s)) return BN_GEMM_UNIT_ROWS;
+    if (bn_step_uses_panels(s)) return bn_gemm_unit_rows(s->kernels);
     ptrdiff_t rows = 32768 / (linear->blocks * BN_BLOCK_BYTES) / 8 * 8;
     return rows < 8 ? 8 : rows > BN_GEMV_UNIT_ROWS ? BN_GEMV_UNIT_ROWS : rows;
 }
@@ -197,32 +208,45 @@ static ptrdiff_t bn_unit_panels(const bn_step *s, const bn_unit *unit) {
     return bn_ceil_div(unit->tokens, s->kernels->lanes);
 }
 
+static inline int bn_tile_is_by_token(const bn_step *s) {
+    return bn_step_uses_panels(s) && s->kernels->by_token;
+}
+
 static ptrdiff_t bn_tile_stride(const bn_step *s, const bn_unit *unit) {
+    if (bn_tile_is_by_token(s)) return bn_gemm_unit_rows(s->kernels);
     return bn_step_uses_panels(s) ? bn_unit_panels(s, unit) * s->kernels->lanes : unit->tokens;
 }
 
-/* tile[r * stride + t] = integer product of the unit's rows with its tokens */
+/* The I2_S rows of a matrix from r on, for panels: as they lie, or unpacked. */
+static const uint8_t *bn_linear_codes(const bn_step *s, const bn_linear *linear, ptrdiff_t r,
+                                      int rows, const bn_scratch *scratch) {
+    const uint8_t *codes = linear->codes + r * linear->blocks * BN_BLOCK_BYTES;
+    if (!s->net->dense) return codes;
+    s->kernels->dense_unpack(codes, linear->blocks, rows, scratch->unpacked,
+                             bn_ceil_div(linear->cols, BN_BLOCK));
+    return scratch->unpacked;
+}
+
+/* tile[r * stride + t], or by token tile[t * stride + r], = integer product of row r of the unit
+ * with its token t */
 static void bn_linear_tile(const bn_step *s, const bn_input *input, const bn_linear *linear,
                            const bn_unit *unit, int32_t *tile, const bn_scratch *scratch) {
-    const uint8_t *codes = linear->codes + unit->first * linear->blocks * BN_BLOCK_BYTES;
     const bn_kernels *kernels = s->kernels;
     if (!bn_step_uses_panels(s)) {
+        const uint8_t *codes = linear->codes + unit->first * linear->blocks * BN_BLOCK_BYTES;
         (s->net->dense ? kernels->dense_gemv : kernels->ternary_gemv)(
             codes, linear->blocks, (int)unit->rows, input->q, (int)s->tokens, input->sums, tile);
         return;
     }
     const ptrdiff_t stride = bn_tile_stride(s, unit), blocks = bn_ceil_div(linear->cols, BN_BLOCK);
-    const ptrdiff_t size = bn_step_is_wide(s) ? BN_WIDE_ROWS : BN_GEMM_ROWS;
+    const int wide = bn_step_is_wide(s);
+    const ptrdiff_t size = wide ? BN_WIDE_ROWS : kernels->gemm_rows;
     for (ptrdiff_t r = 0; r < unit->rows; r += size) {
         const int n = (int)(unit->rows - r < size ? unit->rows - r : size);
-        const uint8_t *from = codes + r * linear->blocks * BN_BLOCK_BYTES;
-        if (s->net->dense) {
-            kernels->dense_unpack(from, linear->blocks, n, scratch->unpacked, blocks);
-            from = scratch->unpacked;
-        }
-        (bn_step_is_wide(s) ? kernels->ternary_gemm_wide : kernels->ternary_gemm)(
-            from, blocks, n, input->q + unit->token * blocks * BN_BLOCK,
-            (int)bn_unit_panels(s, unit), input->sums + unit->token, tile + r * stride, stride,
+        (wide ? kernels->ternary_gemm_wide : kernels->ternary_gemm)(
+            bn_linear_codes(s, linear, unit->first + r, n, scratch), blocks, n,
+            input->q + unit->token * blocks * BN_BLOCK, (int)bn_unit_panels(s, unit),
+            input->sums + unit->token, kernels->by_token ? tile + r : tile + r * stride, stride,
             scratch->decoded);
     }
 }
@@ -259,8 +283,9 @@ static void bn_linear_rows(const bn_step *s, const bn_input *input, const bn_lin
         return;
     }
     bn_linear_tile(s, input, linear, unit, scratch->tile, scratch);
-    s->kernels->scale_tile(scratch->tile, bn_tile_stride(s, unit), unit->rows, unit->tokens,
-                           linear->scale, input->scales + unit->token, y, y_stride, add);
+    s->kernels->scale_tile(scratch->tile, bn_tile_stride(s, unit), bn_tile_is_by_token(s),
+                           unit->rows, unit->tokens, linear->scale, input->scales + unit->token, y,
+                           y_stride, add);
 }
 
 static void bn_stage_linear(const bn_step *s, const bn_input *input, const bn_linear *linear,

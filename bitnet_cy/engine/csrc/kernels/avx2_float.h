@@ -7,6 +7,8 @@
 #include "avx2.h"
 #include "scalar.h"
 
+enum { BN_AVX2_SCALE_AHEAD = 8 };
+
 BN_AVX2 BN_INLINE __m256 bn_load_f16x8(const uint16_t *x) {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)x));
 }
@@ -257,10 +259,40 @@ BN_AVX2 BN_INLINE void bn_scale_block_avx2(const int32_t *tile, ptrdiff_t tile_s
     }
 }
 
-BN_AVX2 static void bn_scale_tile_avx2(const int32_t *tile, ptrdiff_t tile_stride, ptrdiff_t rows,
-                                       ptrdiff_t tokens, float scale, const float *s, float *y,
-                                       ptrdiff_t y_stride, int add) {
+/* One token's numbers, which lie together. */
+BN_AVX2 BN_INLINE void bn_scale_row_avx2(const int32_t *tile, ptrdiff_t rows, float factor,
+                                         float *y, int add) {
+    const __m256 factor8 = _mm256_set1_ps(factor);
+    ptrdiff_t r = 0;
+    for (; r + 8 <= rows; r += 8) {
+        __m256 value = _mm256_cvtepi32_ps(_mm256_loadu_si256((const __m256i *)(tile + r)));
+        value = _mm256_mul_ps(value, factor8);
+        if (add) value = _mm256_add_ps(_mm256_loadu_ps(y + r), value);
+        _mm256_storeu_ps(y + r, value);
+    }
+    for (; r < rows; r++) y[r] = add ? y[r] + (float)tile[r] * factor : (float)tile[r] * factor;
+}
+
+/* y is far away: its lines are asked for some tokens ahead. */
+BN_AVX2 static void bn_scale_by_token_avx2(const int32_t *tile, ptrdiff_t tile_stride,
+                                           ptrdiff_t rows, ptrdiff_t tokens, float scale,
+                                           const float *s, float *y, ptrdiff_t y_stride, int add) {
+    for (ptrdiff_t t = 0; t < tokens; t++, tile += tile_stride, y += y_stride) {
+        for (ptrdiff_t r = 0; t + BN_AVX2_SCALE_AHEAD < tokens && r < rows; r += 16)
+            _mm_prefetch((const char *)(y + BN_AVX2_SCALE_AHEAD * y_stride + r), _MM_HINT_T0);
+        if (add) bn_scale_row_avx2(tile, rows, scale / s[t], y, 1);
+        else bn_scale_row_avx2(tile, rows, scale / s[t], y, 0);
+    }
+}
+
+BN_AVX2 static void bn_scale_tile_avx2(const int32_t *tile, ptrdiff_t tile_stride, int by_token,
+                                       ptrdiff_t rows, ptrdiff_t tokens, float scale,
+                                       const float *s, float *y, ptrdiff_t y_stride, int add) {
     ptrdiff_t t = 0;
+    if (by_token) {
+        bn_scale_by_token_avx2(tile, tile_stride, rows, tokens, scale, s, y, y_stride, add);
+        return;
+    }
     for (; t + 8 <= tokens; t += 8) {
         float factor[8];
         for (int i = 0; i < 8; i++) factor[i] = scale / s[t + i];
@@ -271,11 +303,11 @@ BN_AVX2 static void bn_scale_tile_avx2(const int32_t *tile, ptrdiff_t tile_strid
             if (add) bn_scale_block_avx2(block, tile_stride, factor, out, y_stride, 1);
             else bn_scale_block_avx2(block, tile_stride, factor, out, y_stride, 0);
         }
-        bn_scale_tile_scalar(tile + r * tile_stride + t, tile_stride, rows - r, 8, scale, s + t,
-                             y + t * y_stride + r, y_stride, add);
+        bn_scale_tile_scalar(tile + r * tile_stride + t, tile_stride, 0, rows - r, 8, scale,
+                             s + t, y + t * y_stride + r, y_stride, add);
     }
-    bn_scale_tile_scalar(tile + t, tile_stride, rows, tokens - t, scale, s + t, y + t * y_stride,
-                         y_stride, add);
+    bn_scale_tile_scalar(tile + t, tile_stride, 0, rows, tokens - t, scale, s + t,
+                         y + t * y_stride, y_stride, add);
 }
 
 /* x / 2 * (1 + tanh(u)) = x / (1 + exp(-2 u)) with u = sqrt(2 / pi) * (x + 0.044715 x^3) */

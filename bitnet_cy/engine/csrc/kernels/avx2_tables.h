@@ -218,9 +218,9 @@ BN_AVX2 static void bn_ternary_gemm_wide_avx2(const uint8_t *codes, ptrdiff_t bl
     if (whole)
         bn_tables_panels_avx2(codes, blocks, rows, panels, whole, out, out_stride,
                              (bn_tables_scratch *)(void *)decoded);
-    for (int r = 0; r < rows && whole < n_panels; r += BN_GEMM_ROWS)
+    for (int r = 0; r < rows && whole < n_panels; r += BN_GEMM_TILE_ROWS)
         bn_ternary_gemm_avx2(codes + r * blocks * BN_BLOCK_BYTES, blocks,
-                             rows - r < BN_GEMM_ROWS ? rows - r : BN_GEMM_ROWS,
+                             rows - r < BN_GEMM_TILE_ROWS ? rows - r : BN_GEMM_TILE_ROWS,
                              panels + lanes * blocks * BN_BLOCK, n_panels - whole, q_sums + lanes,
                              out + r * out_stride + lanes, out_stride, decoded);
 }

@@ -9,19 +9,14 @@
 #define BN_KERNELS_AVX512VNNI_H
 
 #include <immintrin.h>
-#include <string.h>
 
-#include "avx2.h"
+#include "avx512_float.h"
 
 #if defined(_MSC_VER) && !defined(__clang__)
 #define BN_AVX512VNNI
 #else
 #define BN_AVX512VNNI __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")))
 #endif
-
-enum { BN_AVX512VNNI_LANES = 16, BN_AVX512VNNI_TILE_PANELS = 3 };
-/* The panels come from the second cache: ahead by so many steps, a quarter more is computed. */
-enum { BN_AVX512VNNI_PREFETCH_STEPS = 8 };
 
 /* Decoding is bound by memory: so many bytes ahead into the second cache, then into the first. */
 enum { BN_AVX512VNNI_FAR = 8192, BN_AVX512VNNI_NEAR = 2048 };
@@ -99,60 +94,6 @@ BN_AVX512VNNI static void bn_ternary_gemv_avx512vnni(const uint8_t *codes, ptrdi
         for (int t = 0; t < tokens; t++)
             bn_gemv_rows_avx512vnni(codes + r * row_bytes, blocks, 1, q + t * blocks * BN_BLOCK,
                                     q_sums[t], out + r * tokens + t, tokens);
-}
-
-/* A tile of n_rows rows (up to 8) by n_panels (up to 3) groups of 16 tokens, over all of K. */
-BN_AVX512VNNI BN_INLINE void bn_gemm_tile_avx512vnni(const uint8_t *decoded, ptrdiff_t k,
-                                                         int n_rows, const int8_t *panels,
-                                                         int n_panels, const int32_t *q_sums,
-                                                         int32_t *out, ptrdiff_t out_stride) {
-    const ptrdiff_t panel_bytes = k * BN_AVX512VNNI_LANES;
-    __m512i sum[BN_GEMM_ROWS][BN_AVX512VNNI_TILE_PANELS];
-    for (int p = 0; p < n_panels; p++) {
-        __m512i bias = _mm512_sub_epi32(_mm512_setzero_si512(),
-                                        _mm512_loadu_si512(q_sums + p * BN_AVX512VNNI_LANES));
-        for (int r = 0; r < n_rows; r++) sum[r][p] = bias;
-    }
-    for (ptrdiff_t i = 0; i < k / 4; i++) {
-        __m512i x[BN_AVX512VNNI_TILE_PANELS];
-        for (int p = 0; p < n_panels; p++) {
-            const int8_t *step = panels + p * panel_bytes + 64 * i;
-            x[p] = _mm512_loadu_si512(step);
-            _mm_prefetch((const char *)(step + 64 * BN_AVX512VNNI_PREFETCH_STEPS), _MM_HINT_T0);
-        }
-        for (int r = 0; r < n_rows; r++) {
-            int32_t four;
-            memcpy(&four, decoded + r * k + 4 * i, sizeof four);
-            __m512i w = _mm512_set1_epi32(four);
-            for (int p = 0; p < n_panels; p++) sum[r][p] = _mm512_dpbusd_epi32(sum[r][p], w, x[p]);
-        }
-    }
-    for (int r = 0; r < n_rows; r++)
-        for (int p = 0; p < n_panels; p++)
-            _mm512_storeu_si512(out + r * out_stride + p * BN_AVX512VNNI_LANES, sum[r][p]);
-}
-
-BN_AVX512VNNI static void bn_ternary_gemm_avx512vnni(const uint8_t *codes, ptrdiff_t blocks,
-                                                     int rows, const int8_t *panels, int n_panels,
-                                                     const int32_t *q_sums, int32_t *out,
-                                                     ptrdiff_t out_stride, uint8_t *decoded) {
-    const ptrdiff_t k = blocks * BN_BLOCK;
-    for (int r = 0; r < rows; r++)
-        bn_decode_row_avx2(codes + r * blocks * BN_BLOCK_BYTES, blocks, decoded + r * k);
-    for (int p = 0; p < n_panels;) {
-        const int8_t *x = panels + p * BN_AVX512VNNI_LANES * k;
-        const int32_t *sums = q_sums + p * BN_AVX512VNNI_LANES;
-        int32_t *y = out + p * BN_AVX512VNNI_LANES;
-        int left = n_panels - p, take = left >= 5 || left == 3 ? 3 : left >= 2 ? 2 : 1;
-        if (rows < BN_GEMM_ROWS)
-            for (int r = 0; r < rows; r++)
-                bn_gemm_tile_avx512vnni(decoded + r * k, k, 1, x, take = 1, sums,
-                                        y + r * out_stride, out_stride);
-        else if (take == 3) bn_gemm_tile_avx512vnni(decoded, k, 8, x, 3, sums, y, out_stride);
-        else if (take == 2) bn_gemm_tile_avx512vnni(decoded, k, 8, x, 2, sums, y, out_stride);
-        else bn_gemm_tile_avx512vnni(decoded, k, 8, x, 1, sums, y, out_stride);
-        p += take;
-    }
 }
 
 #endif

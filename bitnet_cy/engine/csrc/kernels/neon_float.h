@@ -256,9 +256,14 @@ BN_INLINE void bn_scale_block_neon(const int32_t *tile, ptrdiff_t tile_stride, c
     }
 }
 
-static void bn_scale_tile_neon(const int32_t *tile, ptrdiff_t tile_stride, ptrdiff_t rows,
-                               ptrdiff_t tokens, float scale, const float *s, float *y,
-                               ptrdiff_t y_stride, int add) {
+/* No NEON kernel makes tiles by token. */
+static void bn_scale_tile_neon(const int32_t *tile, ptrdiff_t tile_stride, int by_token,
+                               ptrdiff_t rows, ptrdiff_t tokens, float scale, const float *s,
+                               float *y, ptrdiff_t y_stride, int add) {
+    if (by_token) {
+        bn_scale_tile_scalar(tile, tile_stride, 1, rows, tokens, scale, s, y, y_stride, add);
+        return;
+    }
     ptrdiff_t t = 0;
     for (; t + 4 <= tokens; t += 4) {
         float factor[4];
@@ -267,11 +272,11 @@ static void bn_scale_tile_neon(const int32_t *tile, ptrdiff_t tile_stride, ptrdi
         for (; r + 4 <= rows; r += 4)
             bn_scale_block_neon(tile + r * tile_stride + t, tile_stride, factor,
                                 y + t * y_stride + r, y_stride, add);
-        bn_scale_tile_scalar(tile + r * tile_stride + t, tile_stride, rows - r, 4, scale, s + t,
-                             y + t * y_stride + r, y_stride, add);
+        bn_scale_tile_scalar(tile + r * tile_stride + t, tile_stride, 0, rows - r, 4, scale,
+                             s + t, y + t * y_stride + r, y_stride, add);
     }
-    bn_scale_tile_scalar(tile + t, tile_stride, rows, tokens - t, scale, s + t, y + t * y_stride,
-                         y_stride, add);
+    bn_scale_tile_scalar(tile + t, tile_stride, 0, rows, tokens - t, scale, s + t,
+                         y + t * y_stride, y_stride, add);
 }
 
 /* x / 2 * (1 + tanh(u)) = x / (1 + exp(-2 u)) with u = sqrt(2 / pi) * (x + 0.044715 x^3) */

@@ -76,12 +76,12 @@ BN_NEONDOT static void bn_ternary_gemv_neondot(const uint8_t *codes, ptrdiff_t b
 BN_NEONDOT BN_INLINE void bn_gemm_tile_neondot(const int8_t *decoded, ptrdiff_t k, int n_rows,
                                                const int8_t *panel, const int32_t *q_sums,
                                                int32_t *out, ptrdiff_t out_stride) {
-    int32x4_t sum[BN_GEMM_ROWS][2];
+    int32x4_t sum[BN_GEMM_TILE_ROWS][2];
     for (int r = 0; r < n_rows; r++)
         for (int j = 0; j < 2; j++) sum[r][j] = vnegq_s32(vld1q_s32(q_sums + 4 * j));
     for (ptrdiff_t i = 0; i < k; i += 16) {
         const int8_t *x = panel + BN_NEONDOT_LANES * i;
-        int8x16_t w[BN_GEMM_ROWS];
+        int8x16_t w[BN_GEMM_TILE_ROWS];
         for (int r = 0; r < n_rows; r++) w[r] = vld1q_s8(decoded + r * k + i);
         BN_STEP_NEONDOT(0)
         BN_STEP_NEONDOT(1)
@@ -104,8 +104,8 @@ BN_NEONDOT static void bn_ternary_gemm_neondot(const uint8_t *codes, ptrdiff_t b
         const int8_t *x = panels + p * BN_NEONDOT_LANES * k;
         const int32_t *sums = q_sums + p * BN_NEONDOT_LANES;
         int32_t *y = out + p * BN_NEONDOT_LANES;
-        if (rows == BN_GEMM_ROWS)
-            bn_gemm_tile_neondot(w, k, BN_GEMM_ROWS, x, sums, y, out_stride);
+        if (rows == BN_GEMM_TILE_ROWS)
+            bn_gemm_tile_neondot(w, k, BN_GEMM_TILE_ROWS, x, sums, y, out_stride);
         else
             for (int r = 0; r < rows; r++)
                 bn_gemm_tile_neondot(w + r * k, k, 1, x, sums, y + r * out_stride, out_stride);

@@ -161,8 +161,8 @@ BN_NEONI8MM static void bn_ternary_gemm_neoni8mm(const uint8_t *codes, ptrdiff_t
         const int8_t *x = panels + p * BN_NEONI8MM_LANES * k;
         const int32_t *sums = q_sums + p * BN_NEONI8MM_LANES;
         int32_t *y = out + p * BN_NEONI8MM_LANES;
-        if (rows == BN_GEMM_ROWS)
-            bn_gemm_tile_neoni8mm(w, k, 4, BN_GEMM_ROWS, x, sums, y, out_stride);
+        if (rows == BN_GEMM_TILE_ROWS)
+            bn_gemm_tile_neoni8mm(w, k, 4, BN_GEMM_TILE_ROWS, x, sums, y, out_stride);
         else
             for (int r = 0; r < rows; r += 2)
                 bn_gemm_tile_neoni8mm(w + r * k, k, 1, rows - r, x, sums, y + r * out_stride,

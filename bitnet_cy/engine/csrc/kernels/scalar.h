@@ -146,13 +146,14 @@ static void bn_silu_mul_scalar(float *gate, const float *up, ptrdiff_t n) {
     for (ptrdiff_t i = 0; i < n; i++) gate[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
 }
 
-static void bn_scale_tile_scalar(const int32_t *tile, ptrdiff_t tile_stride, ptrdiff_t rows,
-                                 ptrdiff_t tokens, float scale, const float *s, float *y,
-                                 ptrdiff_t y_stride, int add) {
+static void bn_scale_tile_scalar(const int32_t *tile, ptrdiff_t tile_stride, int by_token,
+                                 ptrdiff_t rows, ptrdiff_t tokens, float scale, const float *s,
+                                 float *y, ptrdiff_t y_stride, int add) {
     for (ptrdiff_t t = 0; t < tokens; t++) {
         const float factor = scale / s[t];
         for (ptrdiff_t r = 0; r < rows; r++) {
-            float value = (float)tile[r * tile_stride + t] * factor;
+            const ptrdiff_t at = by_token ? t * tile_stride + r : r * tile_stride + t;
+            const float value = (float)tile[at] * factor;
             y[t * y_stride + r] = add ? y[t * y_stride + r] + value : value;
         }
     }
