@@ -172,7 +172,7 @@ def ternary_matmul(codes, q, threads=1, method="auto"):
     if not codes.size or not q.size:
         return np.zeros((q.shape[0], codes.shape[0]), dtype=np.int32)
     if method == "auto":
-        method = ("gemv" if q.shape[0] <= _active.gemv_tokens else
+        method = ("gemv" if q.shape[0] <= BN_GEMV_TOKENS else
                   "gemm" if q.shape[0] < BN_WIDE_LEAST else "wide")
     q = _padded(q, blocks)
     return _matmul(_active, codes, q, blocks, threads, method)

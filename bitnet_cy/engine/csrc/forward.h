@@ -137,7 +137,7 @@ static const uint8_t *bn_codes_ahead(const bn_step *s, ptrdiff_t number, int thr
  * thread keeps the time, from the end of one stage to the end of the next. */
 static void bn_work(const bn_step *s, bn_share *shares, int thread, int threads) {
     const ptrdiff_t n_stages = bn_n_stages(s->net);
-    const int decoding = s->tokens <= BN_GEMV_TOKENS; /* bound by memory */
+    const int decoding = !bn_step_uses_panels(s); /* bound by memory */
     int64_t *spent = thread == 0 ? s->stage_ns : NULL;
     int64_t before = spent ? bn_nanoseconds() : 0;
     for (ptrdiff_t number = 0; number < n_stages; number++) {

@@ -62,12 +62,12 @@ typedef struct bn_kernels {
     void (*ternary_gemv)(const uint8_t *codes, ptrdiff_t blocks, int rows, const int8_t *q,
                          int tokens, const int32_t *q_sums, int32_t *out);
 
-    /* The same for more than gemv_tokens tokens, and for up to gemm_rows rows, at most
-     * BN_GEMM_ROWS. panels: tokens in groups of `lanes`, each [K / 4][lanes][4] bytes. The tile is
+    /* The same for any number of tokens, and for up to gemm_rows rows, at most BN_GEMM_ROWS.
+     * panels: tokens in groups of `lanes`, each [K / 4][lanes][4] bytes. The tile is
      * out[r * out_stride + t] for t < panels * lanes, or, by_token, out[t * out_stride + r] for
      * r < gemm_rows, of which those past `rows` may be written; decoded: scratch of
      * BN_GEMM_ROWS * K bytes, 64-byte aligned. */
-    int gemv_tokens, gemm_rows, lanes, by_token;
+    int gemm_rows, lanes, by_token;
     void (*ternary_gemm)(const uint8_t *codes, ptrdiff_t blocks, int rows, const int8_t *panels,
                          int n_panels, const int32_t *q_sums, int32_t *out, ptrdiff_t out_stride,
                          uint8_t *decoded);

@@ -15,9 +15,7 @@
 enum { BN_GEMM_UNIT_ROWS = 32, BN_GEMV_UNIT_ROWS = 256, BN_HEAD_UNIT_ROWS = 64 };
 enum { BN_WIDE_COST = 140 }; /* so many rows more is what a call of ternary_gemm_wide costs */
 
-static inline int bn_step_uses_panels(const bn_step *s) {
-    return s->tokens > (s->net->dense ? BN_GEMV_TOKENS : s->kernels->gemv_tokens);
-}
+static inline int bn_step_uses_panels(const bn_step *s) { return s->tokens > BN_GEMV_TOKENS; }
 
 /* Whether tokens have to be packed into panels: one of a single lane is a row as it is. */
 static inline int bn_step_packs(const bn_step *s) {

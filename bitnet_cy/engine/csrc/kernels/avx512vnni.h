@@ -36,48 +36,77 @@ BN_AVX512VNNI BN_INLINE __m512i bn_plane_avx512vnni(const int8_t *q, int g, int 
     return _mm512_inserti64x4(first, second, 1);
 }
 
-/* Add two blocks (or the last one) of n_rows rows to the sums of their four planes. */
-BN_AVX512VNNI BN_INLINE void bn_add_blocks_avx512vnni(__m512i sum[][4], const uint8_t *codes,
-                                                          ptrdiff_t row_bytes, int n_rows,
-                                                          const int8_t *q, int two) {
-    __m512i x[4], mask[4];
-    for (int g = 0; g < 4; g++) {
-        x[g] = bn_plane_avx512vnni(q, g, two);
-        mask[g] = _mm512_set1_epi8((char)(3 << (6 - 2 * g)));
-    }
+/* The most rows by tokens of a tile of the GEMV: its sums fill 24 of 32 registers. */
+enum { BN_AVX512VNNI_GEMV_ROWS = 4, BN_AVX512VNNI_GEMV_TOKENS = 3 };
+typedef __m512i bn_sums_avx512vnni[BN_AVX512VNNI_GEMV_ROWS][BN_AVX512VNNI_GEMV_TOKENS][4];
+
+/* Add two blocks (or the last one) of n_rows rows by n_tokens tokens to the sums of four planes. */
+BN_AVX512VNNI BN_INLINE void bn_add_blocks_avx512vnni(bn_sums_avx512vnni sum, const uint8_t *codes,
+                                                      ptrdiff_t row_bytes, int n_rows,
+                                                      const int8_t *q, ptrdiff_t token_bytes,
+                                                      int n_tokens, int two) {
+    __m512i packed[BN_AVX512VNNI_GEMV_ROWS];
     for (int r = 0; r < n_rows; r++) {
         const uint8_t *c = codes + r * row_bytes;
-        __m512i packed =
-            two ? _mm512_loadu_si512(c)
-                : _mm512_inserti64x4(_mm512_setzero_si512(),
-                                     _mm256_loadu_si256((const __m256i *)c), 0);
-        for (int g = 0; g < 4; g++)
-            sum[r][g] = _mm512_dpbusd_epi32(sum[r][g], _mm512_and_si512(packed, mask[g]), x[g]);
+        packed[r] = two ? _mm512_loadu_si512(c)
+                        : _mm512_inserti64x4(_mm512_setzero_si512(),
+                                             _mm256_loadu_si256((const __m256i *)c), 0);
+    }
+    BN_UNROLL(4)
+    for (int g = 0; g < 4; g++) {
+        const __m512i mask = _mm512_set1_epi8((char)(3 << (6 - 2 * g)));
+        __m512i x[BN_AVX512VNNI_GEMV_TOKENS];
+        for (int t = 0; t < n_tokens; t++) x[t] = bn_plane_avx512vnni(q + t * token_bytes, g, two);
+        for (int r = 0; r < n_rows; r++) {
+            const __m512i plane = _mm512_and_si512(packed[r], mask);
+            for (int t = 0; t < n_tokens; t++)
+                sum[r][t][g] = _mm512_dpbusd_epi32(sum[r][t][g], plane, x[t]);
+        }
     }
 }
 
-/* n_rows (1 or 4, constant after inlining) rows share the loads of one token. */
-BN_AVX512VNNI BN_INLINE void bn_gemv_rows_avx512vnni(const uint8_t *codes, ptrdiff_t blocks,
-                                                         int n_rows, const int8_t *q, int32_t q_sum,
-                                                         int32_t *out, int out_stride) {
-    const ptrdiff_t row_bytes = blocks * BN_BLOCK_BYTES;
-    __m512i sum[4][4];
+/* n_rows rows by n_tokens tokens, constants after inlining. */
+BN_AVX512VNNI BN_INLINE void bn_gemv_tile_avx512vnni(const uint8_t *codes, ptrdiff_t blocks,
+                                                     int n_rows, const int8_t *q, int n_tokens,
+                                                     const int32_t *q_sums, int32_t *out,
+                                                     int out_stride) {
+    const ptrdiff_t row_bytes = blocks * BN_BLOCK_BYTES, token_bytes = blocks * BN_BLOCK;
+    bn_sums_avx512vnni sum;
     for (int r = 0; r < n_rows; r++)
-        for (int g = 0; g < 4; g++) sum[r][g] = _mm512_setzero_si512();
+        for (int t = 0; t < n_tokens; t++)
+            for (int g = 0; g < 4; g++) sum[r][t][g] = _mm512_setzero_si512();
     ptrdiff_t b = 0;
     for (; b + 2 <= blocks; b += 2) {
         bn_fetch_lines_avx512vnni(codes + BN_BLOCK_BYTES * n_rows * b, n_rows);
         bn_add_blocks_avx512vnni(sum, codes + BN_BLOCK_BYTES * b, row_bytes, n_rows,
-                                 q + BN_BLOCK * b, 1);
+                                 q + BN_BLOCK * b, token_bytes, n_tokens, 1);
     }
     if (b < blocks)
         bn_add_blocks_avx512vnni(sum, codes + BN_BLOCK_BYTES * b, row_bytes, n_rows,
-                                 q + BN_BLOCK * b, 0);
-    for (int r = 0; r < n_rows; r++) {
-        __m512i high = _mm512_add_epi32(_mm512_srai_epi32(sum[r][0], 6),
-                                        _mm512_srai_epi32(sum[r][1], 4));
-        __m512i low = _mm512_add_epi32(_mm512_srai_epi32(sum[r][2], 2), sum[r][3]);
-        out[r * out_stride] = _mm512_reduce_add_epi32(_mm512_add_epi32(high, low)) - q_sum;
+                                 q + BN_BLOCK * b, token_bytes, n_tokens, 0);
+    for (int r = 0; r < n_rows; r++)
+        for (int t = 0; t < n_tokens; t++) {
+            const __m512i *s = sum[r][t];
+            __m512i high = _mm512_add_epi32(_mm512_srai_epi32(s[0], 6), _mm512_srai_epi32(s[1], 4));
+            __m512i low = _mm512_add_epi32(_mm512_srai_epi32(s[2], 2), s[3]);
+            out[r * out_stride + t] =
+                _mm512_reduce_add_epi32(_mm512_add_epi32(high, low)) - q_sums[t];
+        }
+}
+
+/* All tokens of n_rows rows (2, or 1 at the end), up to three at once. */
+BN_AVX512VNNI BN_INLINE void bn_gemv_tokens_avx512vnni(const uint8_t *codes, ptrdiff_t blocks,
+                                                       int n_rows, const int8_t *q, int tokens,
+                                                       const int32_t *q_sums, int32_t *out) {
+    for (int t = 0; t < tokens;) {
+        const int left = tokens - t, take = left == 4 ? 2 : left < 3 ? left : 3;
+        const int8_t *x = q + t * blocks * BN_BLOCK;
+        const int32_t *sums = q_sums + t;
+        if (take == 3) bn_gemv_tile_avx512vnni(codes, blocks, n_rows, x, 3, sums, out + t, tokens);
+        else if (take == 2)
+            bn_gemv_tile_avx512vnni(codes, blocks, n_rows, x, 2, sums, out + t, tokens);
+        else bn_gemv_tile_avx512vnni(codes, blocks, n_rows, x, 1, sums, out + t, tokens);
+        t += take;
     }
 }
 
@@ -86,14 +115,14 @@ BN_AVX512VNNI static void bn_ternary_gemv_avx512vnni(const uint8_t *codes, ptrdi
                                                      const int32_t *q_sums, int32_t *out) {
     const ptrdiff_t row_bytes = blocks * BN_BLOCK_BYTES;
     int r = 0;
-    for (; r + 4 <= rows; r += 4)
-        for (int t = 0; t < tokens; t++)
-            bn_gemv_rows_avx512vnni(codes + r * row_bytes, blocks, 4, q + t * blocks * BN_BLOCK,
-                                    q_sums[t], out + r * tokens + t, tokens);
-    for (; r < rows; r++)
-        for (int t = 0; t < tokens; t++)
-            bn_gemv_rows_avx512vnni(codes + r * row_bytes, blocks, 1, q + t * blocks * BN_BLOCK,
-                                    q_sums[t], out + r * tokens + t, tokens);
+    for (; tokens == 1 && r + 4 <= rows; r += 4)
+        bn_gemv_tile_avx512vnni(codes + r * row_bytes, blocks, 4, q, 1, q_sums, out + r, 1);
+    for (; r + 2 <= rows; r += 2)
+        bn_gemv_tokens_avx512vnni(codes + r * row_bytes, blocks, 2, q, tokens, q_sums,
+                                  out + r * tokens);
+    if (r < rows)
+        bn_gemv_tokens_avx512vnni(codes + r * row_bytes, blocks, 1, q, tokens, q_sums,
+                                  out + r * tokens);
 }
 
 #endif
