@@ -9,17 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from bitnet_cy.convert import attention
+from bitnet_cy.convert import attention, scaling
 from bitnet_cy.convert.attention import Window
 from bitnet_cy.convert.families import ARCHITECTURES, CLASSES, FAMILIES, Family
 from bitnet_cy.errors import FormatError, UnsupportedError
+from bitnet_cy.formats import rope
 from bitnet_cy.formats.activation import ACTIVATION_DTYPES, bitnet_activation
+from bitnet_cy.formats.rope import RopeScaling
 
 LARGEST = 2**24 - 1
 ACTIVATIONS = ("relu2", "silu", "gelu")
 POOLINGS = {1: "mean", 2: "cls", 3: "last"}
 _TANH_GELU = "gelu_pytorch_tanh"
-_UNUSED_SCALING = ("default", "none", "linear")
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Shape:
     """Sizes (counts) of one model.
 
     family: a key of FAMILIES. activation: "relu2", "silu" or "gelu". input_norms: every matrix
-    has a norm for its input. window: None if every layer sees everything. attention_scale: of
+    has a norm for its input. scaling: of positions, in layers that see everything. window: None if
+    every layer does. attention_scale: of
     scores, 0 for 1 / sqrt(head_dim). activation_dtype: "int8" or "float32", None if the types of
     the matrices tell. pooling: of an embedding model.
     """
@@ -46,6 +48,7 @@ class Shape:
     norm_eps: float
     activation: str
     input_norms: bool = False
+    scaling: RopeScaling | None = None
     window: Window | None = None
     attention_scale: float = 0.0
     activation_dtype: str | None = None
@@ -75,8 +78,8 @@ class Shape:
 def from_config(config: Mapping[str, Any], name: str) -> Shape:
     """The shape that a checkpoint's config.json describes.
 
-    Raises UnsupportedError for another kind of model or a feature that is not run (biases, scaled
-    positions), and FormatError for missing or absurd numbers.
+    Raises UnsupportedError for another kind of model or a feature that is not run (biases, other
+    ways to scale positions), and FormatError for missing or absurd numbers.
     """
     family = _family(config)
     _refuse_features(config)
@@ -99,6 +102,7 @@ def from_config(config: Mapping[str, Any], name: str) -> Shape:
         rope_base=_rope_base(config, read),
         norm_eps=read.number("rms_norm_eps"),
         activation=_configured_activation(config, FAMILIES[family]),
+        scaling=scaling.from_config(config),
         window=attention.from_config(config, n_layers) if is_gemma else None,
         attention_scale=_configured_scale(read, head_dim) if is_gemma else 0.0,
     )
@@ -116,8 +120,6 @@ def from_metadata(metadata: Mapping[str, Any], name: str) -> Shape:
     read = _Reader(keys, f"{prefix}.")
     n_heads, hidden_size = read.count("attention.head_count"), read.count("embedding_length")
     rotated = read.count("rope.dimension_count", max(1, hidden_size // n_heads))
-    if keys.get("rope.scaling.type", "none") != "none" and keys.get("rope.scaling.factor", 1) != 1:
-        raise UnsupportedError("the file scales positions (rope.scaling), which is not supported")
     title = metadata.get("general.name")
     n_layers = read.count("block_count")
     dtype = keys.get("activation_dtype")
@@ -135,6 +137,7 @@ def from_metadata(metadata: Mapping[str, Any], name: str) -> Shape:
         rope_base=_shortest(read.number("rope.freq_base", 10000.0)),
         norm_eps=_shortest(read.number("attention.layer_norm_rms_epsilon")),
         activation=_stored_activation(metadata, prefix, keys),
+        scaling=rope.from_keys(keys, read.count("context_length")),
         window=attention.from_keys(keys, n_layers),
         attention_scale=_shortest(read.number("attention.scale", -1))
         if "attention.scale" in keys
@@ -170,7 +173,7 @@ def to_metadata(shape: Shape, architecture: str) -> dict[str, Any]:
         keys["activation_dtype"] = shape.activation_dtype
     if shape.pooling is not None:
         keys["pooling_type"] = {name: key for key, name in POOLINGS.items()}[shape.pooling]
-    keys |= attention.to_keys(shape.window)
+    keys |= attention.to_keys(shape.window) | rope.to_keys(shape.scaling)
     return {f"{architecture}.{key}": value for key, value in keys.items()}
 
 
@@ -193,12 +196,13 @@ def to_config(shape: Shape, tied: bool) -> dict[str, Any]:
         "tie_word_embeddings": tied,
         "attention_bias": False,
         "mlp_bias": False,
-    }
+    } | scaling.to_config(shape.scaling)
     if shape.kind.norm_offset:
         scalar = shape.attention_scale**-2 if shape.attention_scale else shape.head_dim
-        config |= attention.to_config(shape.window, shape.n_layers, shape.rope_base)
+        config |= attention.to_config(shape.window, shape.n_layers, shape.rope_base, shape.scaling)
         config["hidden_activation"] = _TANH_GELU
-        config["query_pre_attn_scalar"] = round(scalar, 3)
+        scalar = round(scalar, 3)  # transformers takes whole numbers alone
+        config["query_pre_attn_scalar"] = int(scalar) if scalar == int(scalar) else scalar
         config["use_bidirectional_attention"] = not shape.kind.causal
     return config
 
@@ -249,20 +253,6 @@ def _refuse_features(config: Mapping[str, Any]) -> None:
     for key in ("attn_logit_softcapping", "final_logit_softcapping", "use_sliding_window"):
         if config.get(key):
             raise UnsupportedError(f"config.json sets {key}, which is not supported")
-    scaling = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if not isinstance(scaling, dict):
-        raise FormatError(f"config.json: rope_scaling is {scaling!r:.60}; an object is expected")
-    parts = [part for part in scaling.values() if isinstance(part, dict)]  # one for a kind of layer
-    for part in parts or [scaling]:
-        _refuse_scaling(part)
-
-
-def _refuse_scaling(scaling: Mapping[str, Any]) -> None:
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
-    if kind not in _UNUSED_SCALING or scaling.get("factor", 1.0) != 1.0:
-        raise UnsupportedError(
-            f"config.json scales positions by {kind!r:.40} (rope_scaling), which is not supported"
-        )
 
 
 def _rope_base(config: Mapping[str, Any], read: _Reader) -> float:

@@ -15,6 +15,7 @@ from bitnet_cy.formats.layouts.quarters import pack_quarters, unpack_quarters
 from bitnet_cy.formats.layouts.tl import read_kernels
 
 __all__ = [
+    "BY_ROW",
     "NAMES",
     "Ternary",
     "any_nonzero",
@@ -30,6 +31,8 @@ __all__ = [
 
 NAMES = tuple(LAYOUTS)
 ROW_BLOCK = 128
+BY_ROW = ("TQ1_0", "TQ2_0", "Q2_0", "Q2_0_128", "PQ2_0")
+"""Types whose rows have bytes of their own and float16 scales: embeddings may have them, too."""
 
 
 def decode(
