@@ -232,7 +232,8 @@ def test_matrices_trained_in_parts_go_from_type_to_type(tmp_path: Path) -> None:
     ("type_", "splits", "words"),
     [
         ("i2_s", SPLITS, "q_proj.*I2_S holds one scale per tensor; 512 were given: tq1_0, tq2_0"),
-        ("hf", SPLITS, "q_proj.*has 2 scales; a packed checkpoint holds one per matrix"),
+        ("hf", SPLITS, "quantize activations.*tq2_0 keeps several scales"),
+        ("hf", {"blk.1.ffn_down": SPLITS["blk.1.ffn_down"]}, "down_proj.*has 4 scales; a packed"),
         ("tq2_0", {"blk.0.attn_k": np.array([[1, 2, 3, 4]])}, "k_proj.*scales of 4 parts of a row"),
     ],
 )

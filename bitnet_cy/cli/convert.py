@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="the dense weights are masters of a BitNet model; quantize them as in training",
     )
+    options.add_activation_dtype(parser)
     options.add_pre(parser)
     parser.add_argument(
         "--no-vocabulary", action="store_true", help="leave a checkpoint's vocabulary out"
@@ -80,6 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         type=arguments.type,
         embedding=arguments.embedding,
         from_masters=arguments.from_masters,
+        activation_dtype=arguments.activation_dtype,
         pre=arguments.pre,
         with_vocabulary=not arguments.no_vocabulary,
         arrangement=arguments.arrangement,
