@@ -10,6 +10,7 @@ import oracle_models
 import pytest
 from checkpoints import Folder, tiny
 
+import bitnet_cy
 from bitnet_cy import cli
 from bitnet_cy.convert import convert
 from bitnet_cy.errors import FormatError, OptionError, UnsupportedError
@@ -218,6 +219,38 @@ def test_matrices_trained_in_parts_keep_the_scale_of_each_part(type_: str, tmp_p
     down = next(row for row in report.rows if row.part == "ffn_down")
     assert down.scales == (min(0.25, dense["blk.0.ffn_down"].max()), 2.0)
     assert down.error == 0
+
+
+def test_matrices_trained_in_parts_run_with_float_activations(tmp_path: Path) -> None:
+    folder, _ = in_parts()
+    for values in (folder.weights.vectors | folder.weights.matrices).values():
+        values[:] = values.astype(np.float16)  # as the folder holds them
+    report = convert(folder.write(tmp_path / "hf"), tmp_path / "a.gguf", type="tq2_0")
+    assert any("activation_dtype = float32" in note for note in report.notes)
+    ours = bitnet_cy.load(tmp_path / "a.gguf", kv_dtype="float32")
+    assert ours.config.activation_dtype == "float32"
+    model = oracle_models.numpy_model(folder.weights)
+    model.weight_only = True
+    for block, prefix in zip(model.blocks, ("blk.0.", "blk.1."), strict=True):
+        for part, short in zip(oracle_models.LINEARS, block.linears, strict=True):
+            block.linears[short] = folder.weights.linears[prefix + part].masters, 1.0
+    ids = np.arange(3, 23)
+    expected = model.logits(ids)
+    assert np.abs(ours.logits(ids) - expected).max() < 2e-5 * np.abs(expected).max()
+    with pytest.raises(UnsupportedError, match="scales in one matrix"):
+        bitnet_cy.load(tmp_path / "a.gguf", activation_dtype="int8")
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float32"])
+def test_what_is_said_of_activations_is_kept(dtype: str, tmp_path: Path) -> None:
+    """A Llama of ternary weights may be one or the other (Falcon-E, TriLM)."""
+    folder = tiny("llama", "ternary")
+    folder.quantization = None
+    convert(folder.write(tmp_path / "hf"), tmp_path / "a.gguf", activation_dtype=dtype)
+    convert(tmp_path / "a.gguf", tmp_path / "b.gguf", type="tq2_0")
+    assert bitnet_cy.load(tmp_path / "b.gguf").config.activation_dtype == dtype
+    with pytest.raises(OptionError, match="activation_dtype is 'int4'; choose from int8, float32"):
+        convert(tmp_path / "hf", tmp_path / "c.gguf", activation_dtype="int4")
 
 
 def test_matrices_trained_in_parts_go_from_type_to_type(tmp_path: Path) -> None:

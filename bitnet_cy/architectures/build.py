@@ -207,6 +207,8 @@ class _Tensors:
         return info
 
     def _not_ternary(self, info: TensorInfo) -> str:
+        if info.type_name in ternary.UNREAD:
+            return f"{self.file.path.name}, {info.explain()}: {ternary.UNREAD[info.type_name]}"
         return (
             f"{self.file.path.name}, {info.explain()}: this is not a ternary model; bitnet_cy runs "
             f"ternary weights ({', '.join(ternary.NAMES)}): convert a BitNet b1.58 checkpoint, or "
