@@ -93,8 +93,8 @@ def convert(
             else:
                 gguf_target.write(model, partial, type_name, embedding_type, team, shown)
             report = _verify(model, partial, team, shown)
-        if type_name is not None and (note := gguf_target.note(model, type_name)):
-            report.notes.append(note)
+        if type_name is not None:
+            report.notes += gguf_target.notes(model, type_name)
         report.nbytes, report.path = file_size(partial), out
         _rename(partial, out)
         return report
