@@ -174,6 +174,33 @@ def test_lookup_tables_need_the_file_that_says_how_they_are_ordered(
     assert i2_s.read_bytes() == (tmp_path / "c.gguf").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("attention.value_length", 32, "value_length is 32 where heads have 64"),
+        ("rope.dimension_count", 32, "rotated in part"),
+        ("attention.causal", False, "causal is False.*bitnet-b1.58 models"),
+        ("expert_count", 8, "sets bitnet-b1.58.expert_count"),
+        ("final_logit_softcapping", 30.0, "final_logit_softcapping"),
+        ("rope.scaling.type", "longrope", "'longrope'"),
+    ],
+)
+def test_what_would_change_the_model_is_not_dropped(
+    key: str, value: Any, words: str, i2_s: Path, tmp_path: Path
+) -> None:
+    with gguf.read(i2_s) as file:
+        sources = [
+            gguf.TensorSource(name, info.shape, info.type_name, file.raw(name))
+            for name, info in file.tensors.items()
+        ]
+        keys = {name: file.metadata.typed(name) for name in file.metadata}
+        keys["bitnet-b1.58.attention.key_length"] = 64
+        gguf.write(tmp_path / "a.gguf", keys | {f"bitnet-b1.58.{key}": value}, sources)
+    with pytest.raises(UnsupportedError, match=words):
+        convert(tmp_path / "a.gguf", tmp_path / "b.gguf")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.gguf"]
+
+
 SPLITS = {
     "blk.0.attn_q": np.array([[0.5], [0.25]]),
     "blk.0.attn_v": np.array([[0.5, 0.125]]),

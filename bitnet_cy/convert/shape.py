@@ -21,6 +21,7 @@ LARGEST = 2**24 - 1
 ACTIVATIONS = ("relu2", "silu", "gelu")
 POOLINGS = {1: "mean", 2: "cls", 3: "last"}
 _TANH_GELU = "gelu_pytorch_tanh"
+_OTHER_MODELS = ("expert_count", "attn_logit_softcapping", "final_logit_softcapping", "logit_scale")
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,8 @@ def from_metadata(metadata: Mapping[str, Any], name: str) -> Shape:
     read = _Reader(keys, f"{prefix}.")
     n_heads, hidden_size = read.count("attention.head_count"), read.count("embedding_length")
     rotated = read.count("rope.dimension_count", max(1, hidden_size // n_heads))
+    head_dim = read.count("attention.key_length", rotated)
+    _refuse_keys(prefix, keys, read, head_dim)
     title = metadata.get("general.name")
     n_layers = read.count("block_count")
     dtype = keys.get("activation_dtype")
@@ -132,7 +135,7 @@ def from_metadata(metadata: Mapping[str, Any], name: str) -> Shape:
         n_layers=n_layers,
         n_heads=n_heads,
         n_kv_heads=read.count("attention.head_count_kv", n_heads),
-        head_dim=read.count("attention.key_length", rotated),
+        head_dim=head_dim,
         context_length=read.count("context_length"),
         rope_base=_shortest(read.number("rope.freq_base", 10000.0)),
         norm_eps=_shortest(read.number("attention.layer_norm_rms_epsilon")),
@@ -253,6 +256,32 @@ def _refuse_features(config: Mapping[str, Any]) -> None:
     for key in ("attn_logit_softcapping", "final_logit_softcapping", "use_sliding_window"):
         if config.get(key):
             raise UnsupportedError(f"config.json sets {key}, which is not supported")
+    inner = config.get("rope_parameters")
+    for values in (config, inner if isinstance(inner, dict) else {}):
+        if values.get("partial_rotary_factor", 1) != 1:
+            raise UnsupportedError(
+                "config.json sets partial_rotary_factor; heads that are rotated in part are not "
+                "supported"
+            )
+
+
+def _refuse_keys(prefix: str, keys: Mapping[str, Any], read: _Reader, head_dim: int) -> None:
+    """What a file may say and a Shape cannot: dropping it would change the model."""
+    for key in ("attention.value_length", "rope.dimension_count"):
+        if read.count(key, head_dim) != head_dim:
+            raise UnsupportedError(
+                f"{prefix}.{key} is {keys[key]} where heads have {head_dim}; values of another "
+                "length and heads that are rotated in part are not supported"
+            )
+    causal = FAMILIES[ARCHITECTURES[prefix]].causal
+    if keys.get("attention.causal", causal) is not causal:
+        raise UnsupportedError(
+            f"{prefix}.attention.causal is {keys['attention.causal']!r:.20}, which is not "
+            f"supported for {prefix} models"
+        )
+    for key in _OTHER_MODELS:
+        if keys.get(key):
+            raise UnsupportedError(f"the file sets {prefix}.{key}, which is not supported")
 
 
 def _rope_base(config: Mapping[str, Any], read: _Reader) -> float:
