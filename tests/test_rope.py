@@ -97,7 +97,8 @@ def test_layers_that_see_a_window_are_not_scaled() -> None:
         ({"rope_type": "llama3"}, UnsupportedError, "'llama3'.*linear and yarn"),
         ({"truncate": False}, UnsupportedError, "usual rounding"),
         ({"factor": "four"}, FormatError, "factor is 'four'"),
-        ({"factor": math.nan}, FormatError, "positive numbers are needed"),
+        ({"factor": math.nan}, FormatError, "a number is needed"),
+        ({"factor": 10**400}, FormatError, "a number is needed"),
         ({"factor": -1}, FormatError, "positive numbers are needed"),
         ({"beta_fast": 0}, FormatError, "positive numbers are needed"),
         ({"original_max_position_embeddings": 0}, FormatError, "positive numbers are needed"),
@@ -116,6 +117,7 @@ def test_absurd_scaling_is_refused(
     [
         ({"type": "longrope"}, UnsupportedError, "'longrope'.*linear and yarn are"),
         ({"type": 7}, UnsupportedError, "rope scaling 7"),
+        ({"type": np.arange(3)}, UnsupportedError, "rope scaling array"),
         ({"factor": "x"}, FormatError, "rope.scaling.factor is 'x'"),
         ({"factor": math.inf}, FormatError, "a number is needed"),
         ({"factor": 0.0}, FormatError, "positive numbers are needed"),

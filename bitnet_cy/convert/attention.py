@@ -61,7 +61,7 @@ def rope_base(config: Mapping[str, Any], kind: str, key: str, default: float) ->
     value = inner.get("rope_theta") if kind in (config.get("rope_parameters") or {}) else None
     value = config.get(key) if value is None else value
     value = default if value is None else value
-    if type(value) not in (int, float) or value <= 0:
+    if type(value) not in (int, float) or not 0 < value < 1e30:
         raise FormatError(f"config.json: {key} is {value!r:.40}; a positive number is needed")
     return float(value)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from bitnet_cy.formats.rope import RopeScaling
 
 _UNSCALED = ("default", "none")
 _GLOBAL = "full_attention"
+_LARGEST = 1e30
 
 
 def from_config(config: Mapping[str, Any]) -> RopeScaling | None:
@@ -86,6 +86,6 @@ def _usual_attention_factor(found: Mapping[str, Any], factor: float) -> float:
 def _number(values: Mapping[str, Any], key: str, default: float) -> float:
     value = values.get(key)
     value = default if value is None else value
-    if type(value) not in (int, float) or value in (math.inf, -math.inf):
+    if type(value) not in (int, float) or not abs(value) < _LARGEST:
         raise FormatError(f"config.json: {key} is {value!r:.60}; a number is needed")
     return float(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -224,7 +223,7 @@ class _Reader:
 
     def number(self, key: str, default: float | None = None) -> float:
         value = self._value(key, default)
-        if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
+        if type(value) not in (int, float) or not 0 < value < 1e30:
             raise FormatError(f"{self._where}{key} is {value!r:.60}; a positive number is needed")
         return float(value)
 
@@ -258,7 +257,7 @@ def _refuse_features(config: Mapping[str, Any]) -> None:
             raise UnsupportedError(f"config.json sets {key}, which is not supported")
     inner = config.get("rope_parameters")
     for values in (config, inner if isinstance(inner, dict) else {}):
-        if values.get("partial_rotary_factor", 1) != 1:
+        if values.get("partial_rotary_factor") not in (None, 1):
             raise UnsupportedError(
                 "config.json sets partial_rotary_factor; heads that are rotated in part are not "
                 "supported"
@@ -280,7 +279,7 @@ def _refuse_keys(prefix: str, keys: Mapping[str, Any], read: _Reader, head_dim: 
             f"supported for {prefix} models"
         )
     for key in _OTHER_MODELS:
-        if keys.get(key):
+        if str(keys.get(key, 0)) not in ("0", "0.0", "False"):
             raise UnsupportedError(f"the file sets {prefix}.{key}, which is not supported")
 
 

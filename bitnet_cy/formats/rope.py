@@ -61,9 +61,10 @@ def from_keys(keys: Mapping[str, Any], context_length: int) -> RopeScaling | Non
     """
     kind = keys.get(f"{_PREFIX}type", "none")
     factor = _number(keys, "factor", 1.0)
-    if kind == "none" or (kind == "linear" and factor == 1):
+    known = kind if isinstance(kind, str) else ""
+    if known == "none" or (known == "linear" and factor == 1):
         return None
-    if kind not in KINDS:
+    if known not in KINDS:
         raise UnsupportedError(
             f"rope scaling {kind!r:.40} by {factor} is not supported; {' and '.join(KINDS)} are"
         )
