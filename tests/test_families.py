@@ -17,6 +17,7 @@ import pytest
 import bitnet_cy
 from bitnet_cy.convert import convert
 from bitnet_cy.errors import ContextError, OptionError, UnsupportedError
+from bitnet_cy.formats import gguf, ternary
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("transformers", "5", reason="transformers 5 is not installed")
@@ -103,6 +104,38 @@ def test_weight_only_logits_are_those_of_transformers(case: str, tmp_path: Path)
         found = ours.logits(ids)
         assert np.abs(found - expected).max() < 2e-5 * np.abs(expected).max()
         assert (found.argmax(1) == expected.argmax(1)).all()
+
+
+@pytest.mark.parametrize("kind", ["Q2_0", "Q2_0_128", "PQ2_0"])
+def test_a_file_as_of_ternary_bonsai_runs_and_is_converted(kind: str, tmp_path: Path) -> None:
+    """Everything but the norms ternary, with a scale for 128 weights, and positions by YaRN."""
+    changes = {"tie_word_embeddings": False, "rope_parameters": YARN | {"rope_theta": 1e4}}
+    theirs = oracle.make_ternary(oracle.qwen3(**changes), 128, everything=True)
+    theirs.save_pretrained(tmp_path / "hf")
+    convert(tmp_path / "hf", tmp_path / "a.gguf", type="q2_0", with_vocabulary=False)
+    sources = []
+    with gguf.read(tmp_path / "a.gguf") as file:
+        for name, info in file.tensors.items():
+            raw, stored = file.raw(name), info.type_name
+            if len(info.shape) == 2:
+                if stored in ternary.NAMES:
+                    values = ternary.decode(stored, raw, *info.shape, grouped=True).dense()
+                else:
+                    values = file.array(name)
+                scales = np.abs(values.reshape(len(values), -1, 128)).max(2)
+                raw = ternary.encode(kind, np.sign(values).astype(np.int8), scales)
+                stored = kind
+            sources.append(gguf.TensorSource(name, info.shape, stored, raw))
+        keys = {key: file.metadata.typed(key) for key in file.metadata}
+        del keys["qwen3.activation_dtype"]
+        gguf.write(tmp_path / "b.gguf", keys, sources)
+    convert(tmp_path / "b.gguf", tmp_path / "c.gguf", type="q2_0", embedding="f16")
+    for name in ("b.gguf", "c.gguf"):
+        ours = bitnet_cy.load(tmp_path / name, threads=2, kv_dtype="float32")
+        assert ours.config.activation_dtype == "float32"
+        for ids in PROMPTS:
+            expected = oracle.logits(theirs, ids)
+            assert np.abs(ours.logits(ids) - expected).max() < 2e-5 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("case", QUANTIZED)
