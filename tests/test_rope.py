@@ -32,7 +32,9 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_frequencies_are_those_of_transformers(case: str) -> None:
     pytest.importorskip("torch", reason="torch is not installed")
-    transformers = pytest.importorskip("transformers", "5", reason="transformers 5 is missing")
+    transformers = pytest.importorskip(
+        "transformers", "5", reason="transformers 5 is not installed"
+    )
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     base, head_dim, parameters = CASES[case]
