@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import reference
 
-from bitnet_cy.engine import Layer, Matrix, Network, Shape, Ternary
+from bitnet_cy.engine import Layer, Matrix, Network, Rope, Shape, Ternary
 from bitnet_cy.formats import floats, ternary
 
 LINEARS = ("q", "k", "v", "o", "gate", "up", "down")
@@ -44,11 +44,12 @@ def make(
     windows: tuple[int, ...] = (),
     bases: tuple[float, ...] = (),
     group: int = 0,
+    rope: Rope | None = None,
     **switches: Any,
 ) -> tuple[Network, reference.Model]:
     """head: float32 [vocab, hidden]; without, it is the embedding. group: columns a scale.
 
-    switches: embedding_scale, attention_scale, causal, weight_only.
+    rope: of blocks without a base. switches: embedding_scale, attention_scale, causal, weight_only.
     """
     rng = np.random.default_rng(seed)
     widths = {"q": heads * head_dim, "k": kv_heads * head_dim, "v": kv_heads * head_dim}
@@ -82,15 +83,18 @@ def make(
         head_dim,
         vocab,
         1e-5,
-        10000.0,
+        rope or Rope.of_base(10000.0, head_dim),
         interleaved,
         activation,
         **switches,
     )
-    network = Network(shape, [_layer(block) for block in blocks], matrix, head_matrix, output_norm)
+    network = Network(
+        shape, [_layer(block, head_dim) for block in blocks], matrix, head_matrix, output_norm
+    )
     model = reference.Model(
         heads, kv_heads, head_dim, activation, interleaved, 1e-5, 10000.0, values, head_values,
         output_norm, blocks, **switches,
+        scaled=(np.array(rope.frequencies), rope.factor) if rope else None,
     )  # fmt: skip
     return network, model
 
@@ -119,7 +123,7 @@ def _block(
     return reference.Block(linears, weights)
 
 
-def _layer(block: reference.Block) -> Layer:
+def _layer(block: reference.Block, head_dim: int) -> Layer:
     packed = {
         name: Ternary(ternary.pack_rows(trits), *trits.shape, scale)
         for name, (trits, scale) in block.linears.items()
@@ -131,5 +135,5 @@ def _layer(block: reference.Block) -> Layer:
         **norms,
         input_norms=None if inputs[0] is None else tuple(inputs),
         window=block.window,
-        rope_base=block.base,
+        rope=block.base and Rope.of_base(block.base, head_dim),
     )

@@ -46,10 +46,13 @@ def _random(model: Any) -> Any:
     return model.eval()
 
 
-def make_ternary(model: Any, group: int = 0) -> Any:
-    """Every matrix to trits times one float16 scale, or one for each `group` columns."""
+def make_ternary(model: Any, group: int = 0, everything: bool = False) -> Any:
+    """Every matrix to trits times one float16 scale, or one for each `group` columns.
+
+    everything: embedding and head, too.
+    """
     for name, value in model.named_parameters():
-        if name.endswith(_LINEARS):
+        if name.endswith(_LINEARS) or (everything and value.ndim == 2):
             parts = value.data.reshape(len(value), -1, group) if group else value.data[None]
             scale = parts.abs().mean((-1,) if group else None, keepdim=True).half().float()
             value.data = ((parts / scale).round().clamp(-1, 1) * scale).reshape(value.shape)

@@ -43,11 +43,19 @@ def rms_norm(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:
     return x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps) * weight
 
 
-def rope(x: np.ndarray, positions: np.ndarray, base: float, interleaved: bool) -> np.ndarray:
-    """x [T, heads, head_dim]; pairs (2i, 2i+1) or (i, i + head_dim / 2)."""
+def frequencies(base: float, head_dim: int) -> np.ndarray:
+    """Radians that each pair turns from one position to the next: [head_dim / 2]."""
+    half = head_dim // 2
+    return base ** (-np.arange(half) / half)
+
+
+def rope(
+    x: np.ndarray, positions: np.ndarray, turns: np.ndarray, interleaved: bool, factor: float = 1.0
+) -> np.ndarray:
+    """x [T, heads, head_dim]; pairs (2i, 2i+1) or (i, i + head_dim / 2), all times a factor."""
     half = x.shape[-1] // 2
-    angle = positions[:, None] * base ** (-np.arange(half) / half)
-    cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
+    angle = positions[:, None] * turns
+    cos, sin = factor * np.cos(angle)[:, None], factor * np.sin(angle)[:, None]
     a, b = (x[..., 0::2], x[..., 1::2]) if interleaved else (x[..., :half], x[..., half:])
     out = np.empty_like(x)
     first, second = a * cos - b * sin, a * sin + b * cos
@@ -98,7 +106,8 @@ class Block:
     """Trits int8 [rows, cols] with a scale for each linear layer, and the norm weights.
 
     Beside those of bitnet_cy.engine.Layer, norms may be q_norm_in, k_norm_in, v_norm_in,
-    gate_norm_in and up_norm_in. window, base: of the block's attention, if it is not the model's.
+    gate_norm_in and up_norm_in. window, base: of the block's attention, if it is not the model's;
+    a block with a base of its own does not scale positions.
     """
 
     linears: dict[str, tuple[np.ndarray, Any]]
@@ -125,6 +134,8 @@ class Model:
     causal: bool = True
     weight_only: bool = False
     int8_cache: bool = False
+    scaled: tuple[np.ndarray, float] | None = None
+    """What turns in place of the base, and its factor: scaled positions."""
 
     def logits(self, ids: np.ndarray) -> np.ndarray:
         """ids int [T] -> float64 [T, vocab]."""
@@ -155,8 +166,10 @@ class Model:
             for name, heads in parts.items()
         )
         q, k = self._norm(block, "q_norm", q), self._norm(block, "k_norm", k)
-        base = block.base or self.base
-        q, k = (rope(part, positions, base, self.interleaved) for part in (q, k))
+        turns, factor = frequencies(block.base or self.base, self.head_dim), 1.0
+        if self.scaled and not block.base:
+            turns, factor = self.scaled
+        q, k = (rope(part, positions, turns, self.interleaved, factor) for part in (q, k))
         if self.int8_cache:
             k, v = int8_rounded(k), int8_rounded(v)
         o = attention(q, k, v, causal=self.causal, window=block.window, scale=self.attention_scale)

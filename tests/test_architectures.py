@@ -173,7 +173,7 @@ def test_damaged_weights_are_refused(tiny: Path, tmp_path: Path) -> None:
         ("feed_forward_length", 100, "follows from the metadata"),
         ("attention.layer_norm_rms_epsilon", float("nan"), "positive number"),
         ("rope.freq_base", -1.0, "positive number"),
-        ("rope.scaling.type", "yarn", "rope scaling"),
+        ("rope.scaling.type", "longrope", "rope scaling 'longrope'.*linear and yarn"),
         ("hidden_activation", "tanh", "'tanh'"),
     ],
 )

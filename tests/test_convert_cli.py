@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from checkpoints import tiny
 
@@ -16,7 +17,8 @@ TOOL = Path(__file__).resolve().parents[1] / "tools" / "convert.py"
 
 
 def test_convert_prints_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = tiny().write(tmp_path / "hf")
+    folder = tiny()
+    source = folder.write(tmp_path / "hf")
     out = tmp_path / "out.gguf"
     assert cli.main(["convert", str(source), "-o", str(out), "--embedding", "q8_0"]) == 0
     captured = capsys.readouterr()
@@ -24,6 +26,11 @@ def test_convert_prints_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixt
     assert lines[0].split() == ["part", "tensors", "from", "to", "bytes", "-1", "0", "+1", "scale", "error"]  # fmt: skip  # noqa: E501
     assert any(line.startswith("attn_q") and "packed uint8  I2_S" in line for line in lines)
     assert any(line.startswith("token_embd") and "Q8_0" in line for line in lines)
+    trits = np.concatenate([found.trits.ravel() for found in folder.weights.linears.values()])
+    minus, zero, plus = np.bincount(trits + 1)
+    assert lines[-2] == (
+        f"{trits.size:,} ternary weights: {minus:,} are -1, {zero:,} are 0, {plus:,} are +1"
+    )
     assert lines[-1].startswith(str(out))
     assert captured.err == ""
 

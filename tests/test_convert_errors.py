@@ -157,6 +157,8 @@ def test_a_second_head_is_not_dropped(tmp_path: Path) -> None:
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
         ({"attention_bias": True}, "attention_bias"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "'llama3'"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
     ],
 )
 def test_models_of_other_kinds_are_refused(
@@ -175,6 +177,7 @@ def test_models_of_other_kinds_are_refused(
         ({"num_attention_heads": 2.5}, "num_attention_heads is 2.5"),
         ({"rms_norm_eps": -1}, "rms_norm_eps is -1"),
         ({"rope_theta": "much"}, "rope_theta is 'much'"),
+        ({"rope_theta": 10**400}, "rope_theta is 1000"),
         ({"rope_scaling": 7}, "rope_scaling is 7"),
         ({"quantization_config": 5}, "quantization_config is 5"),
         ({"quantization_config": "absent"}, "no quantization_config"),

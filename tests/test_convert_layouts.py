@@ -10,6 +10,7 @@ import oracle_models
 import pytest
 from checkpoints import Folder, tiny
 
+import bitnet_cy
 from bitnet_cy import cli
 from bitnet_cy.convert import convert
 from bitnet_cy.errors import FormatError, OptionError, UnsupportedError
@@ -173,6 +174,33 @@ def test_lookup_tables_need_the_file_that_says_how_they_are_ordered(
     assert i2_s.read_bytes() == (tmp_path / "c.gguf").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("attention.value_length", 32, "value_length is 32 where heads have 64"),
+        ("rope.dimension_count", 32, "rotated in part"),
+        ("attention.causal", False, "causal is False.*bitnet-b1.58 models"),
+        ("expert_count", 8, "sets bitnet-b1.58.expert_count"),
+        ("final_logit_softcapping", 30.0, "final_logit_softcapping"),
+        ("rope.scaling.type", "longrope", "'longrope'"),
+    ],
+)
+def test_what_would_change_the_model_is_not_dropped(
+    key: str, value: Any, words: str, i2_s: Path, tmp_path: Path
+) -> None:
+    with gguf.read(i2_s) as file:
+        sources = [
+            gguf.TensorSource(name, info.shape, info.type_name, file.raw(name))
+            for name, info in file.tensors.items()
+        ]
+        keys = {name: file.metadata.typed(name) for name in file.metadata}
+        keys["bitnet-b1.58.attention.key_length"] = 64
+        gguf.write(tmp_path / "a.gguf", keys | {f"bitnet-b1.58.{key}": value}, sources)
+    with pytest.raises(UnsupportedError, match=words):
+        convert(tmp_path / "a.gguf", tmp_path / "b.gguf")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.gguf"]
+
+
 SPLITS = {
     "blk.0.attn_q": np.array([[0.5], [0.25]]),
     "blk.0.attn_v": np.array([[0.5, 0.125]]),
@@ -220,6 +248,38 @@ def test_matrices_trained_in_parts_keep_the_scale_of_each_part(type_: str, tmp_p
     assert down.error == 0
 
 
+def test_matrices_trained_in_parts_run_with_float_activations(tmp_path: Path) -> None:
+    folder, _ = in_parts()
+    for values in (folder.weights.vectors | folder.weights.matrices).values():
+        values[:] = values.astype(np.float16)  # as the folder holds them
+    report = convert(folder.write(tmp_path / "hf"), tmp_path / "a.gguf", type="tq2_0")
+    assert any("activation_dtype = float32" in note for note in report.notes)
+    ours = bitnet_cy.load(tmp_path / "a.gguf", kv_dtype="float32")
+    assert ours.config.activation_dtype == "float32"
+    model = oracle_models.numpy_model(folder.weights)
+    model.weight_only = True
+    for block, prefix in zip(model.blocks, ("blk.0.", "blk.1."), strict=True):
+        for part, short in zip(oracle_models.LINEARS, block.linears, strict=True):
+            block.linears[short] = folder.weights.linears[prefix + part].masters, 1.0
+    ids = np.arange(3, 23)
+    expected = model.logits(ids)
+    assert np.abs(ours.logits(ids) - expected).max() < 2e-5 * np.abs(expected).max()
+    with pytest.raises(UnsupportedError, match="scales in one matrix"):
+        bitnet_cy.load(tmp_path / "a.gguf", activation_dtype="int8")
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float32"])
+def test_what_is_said_of_activations_is_kept(dtype: str, tmp_path: Path) -> None:
+    """A Llama of ternary weights may be one or the other (Falcon-E, TriLM)."""
+    folder = tiny("llama", "ternary")
+    folder.quantization = None
+    convert(folder.write(tmp_path / "hf"), tmp_path / "a.gguf", activation_dtype=dtype)
+    convert(tmp_path / "a.gguf", tmp_path / "b.gguf", type="tq2_0")
+    assert bitnet_cy.load(tmp_path / "b.gguf").config.activation_dtype == dtype
+    with pytest.raises(OptionError, match="activation_dtype is 'int4'; choose from int8, float32"):
+        convert(tmp_path / "hf", tmp_path / "c.gguf", activation_dtype="int4")
+
+
 def test_matrices_trained_in_parts_go_from_type_to_type(tmp_path: Path) -> None:
     folder, _ = in_parts()
     convert(folder.write(tmp_path / "hf"), tmp_path / "a.gguf", type="tq2_0")
@@ -232,7 +292,8 @@ def test_matrices_trained_in_parts_go_from_type_to_type(tmp_path: Path) -> None:
     ("type_", "splits", "words"),
     [
         ("i2_s", SPLITS, "q_proj.*I2_S holds one scale per tensor; 512 were given: tq1_0, tq2_0"),
-        ("hf", SPLITS, "q_proj.*has 2 scales; a packed checkpoint holds one per matrix"),
+        ("hf", SPLITS, "quantize activations.*tq2_0 keeps several scales"),
+        ("hf", {"blk.1.ffn_down": SPLITS["blk.1.ffn_down"]}, "down_proj.*has 4 scales; a packed"),
         ("tq2_0", {"blk.0.attn_k": np.array([[1, 2, 3, 4]])}, "k_proj.*scales of 4 parts of a row"),
     ],
 )

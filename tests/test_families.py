@@ -17,6 +17,7 @@ import pytest
 import bitnet_cy
 from bitnet_cy.convert import convert
 from bitnet_cy.errors import ContextError, OptionError, UnsupportedError
+from bitnet_cy.formats import gguf, ternary
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("transformers", "5", reason="transformers 5 is not installed")
@@ -28,6 +29,16 @@ PROMPTS = [RNG.integers(2, 320, length).tolist() for length in (1, 7, 33, 50)]
 AUTO = {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "offline"}
 ONLINE = AUTO | {"quantization_mode": "online"}
 BITLINEAR = {"quant_method": "bitnet"}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+LINEAR = {"rope_type": "linear", "factor": 8.0}
+
+
+def scaled_globally(scaling: dict[str, Any]) -> dict[str, Any]:
+    """The rope_parameters of a Gemma whose layers that see everything have scaled positions."""
+    local = {"rope_type": "default", "rope_theta": 1e4}
+    return {"sliding_attention": local, "full_attention": scaling | {"rope_theta": 1e5}}
+
+
 WEIGHT_ONLY = {
     "qwen3": (oracle.qwen3, {}, 0, "i2_s"),
     "qwen3 tq2_0": (oracle.qwen3, {"hidden_size": 256, "num_attention_heads": 8}, 0, "tq2_0"),
@@ -39,7 +50,10 @@ WEIGHT_ONLY = {
         "i2_s",
     ),
     "qwen3 groups": (oracle.qwen3, {}, 128, "q2_0"),
+    "qwen3 yarn": (oracle.qwen3, {"rope_parameters": YARN | {"rope_theta": 1e4}}, 0, "i2_s"),
     "gemma3": (oracle.gemma3, {}, 0, "i2_s"),
+    "gemma3 yarn": (oracle.gemma3, {"rope_parameters": scaled_globally(YARN)}, 0, "i2_s"),
+    "gemma3 linear": (oracle.gemma3, {"rope_parameters": scaled_globally(LINEAR)}, 0, "i2_s"),
     "gemma3 wide heads": (oracle.gemma3, {"head_dim": 256, "num_key_value_heads": 1}, 0, "i2_s"),
     "gemma3 pattern": (
         oracle.gemma3,
@@ -90,6 +104,38 @@ def test_weight_only_logits_are_those_of_transformers(case: str, tmp_path: Path)
         found = ours.logits(ids)
         assert np.abs(found - expected).max() < 2e-5 * np.abs(expected).max()
         assert (found.argmax(1) == expected.argmax(1)).all()
+
+
+@pytest.mark.parametrize("kind", ["Q2_0", "Q2_0_128", "PQ2_0"])
+def test_a_file_as_of_ternary_bonsai_runs_and_is_converted(kind: str, tmp_path: Path) -> None:
+    """Everything but the norms ternary, with a scale for 128 weights, and positions by YaRN."""
+    changes = {"tie_word_embeddings": False, "rope_parameters": YARN | {"rope_theta": 1e4}}
+    theirs = oracle.make_ternary(oracle.qwen3(**changes), 128, everything=True)
+    theirs.save_pretrained(tmp_path / "hf")
+    convert(tmp_path / "hf", tmp_path / "a.gguf", type="q2_0", with_vocabulary=False)
+    sources = []
+    with gguf.read(tmp_path / "a.gguf") as file:
+        for name, info in file.tensors.items():
+            raw, stored = file.raw(name), info.type_name
+            if len(info.shape) == 2:
+                if stored in ternary.NAMES:
+                    values = ternary.decode(stored, raw, *info.shape, grouped=True).dense()
+                else:
+                    values = file.array(name)
+                scales = np.abs(values.reshape(len(values), -1, 128)).max(2)
+                raw = ternary.encode(kind, np.sign(values).astype(np.int8), scales)
+                stored = kind
+            sources.append(gguf.TensorSource(name, info.shape, stored, raw))
+        keys = {key: file.metadata.typed(key) for key in file.metadata}
+        del keys["qwen3.activation_dtype"]
+        gguf.write(tmp_path / "b.gguf", keys, sources)
+    convert(tmp_path / "b.gguf", tmp_path / "c.gguf", type="q2_0", embedding="f16")
+    for name in ("b.gguf", "c.gguf"):
+        ours = bitnet_cy.load(tmp_path / name, threads=2, kv_dtype="float32")
+        assert ours.config.activation_dtype == "float32"
+        for ids in PROMPTS:
+            expected = oracle.logits(theirs, ids)
+            assert np.abs(ours.logits(ids) - expected).max() < 2e-5 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("case", QUANTIZED)
@@ -186,6 +232,23 @@ def test_checkpoints_go_to_gguf_and_back(case: str, tmp_path: Path) -> None:
     convert(tmp_path / "back", tmp_path / "b.gguf", with_vocabulary=False)
     first, second = (bitnet_cy.load(tmp_path / name) for name in ("a.gguf", "b.gguf"))
     np.testing.assert_allclose(first.logits(PROMPTS[1]), second.logits(PROMPTS[1]), atol=1e-3)
+
+
+@pytest.mark.parametrize("make", [oracle.qwen3, oracle.gemma3])
+def test_scaled_positions_go_to_gguf_and_back(make: Any, tmp_path: Path) -> None:
+    parameters = YARN | {"rope_theta": 1e4, "attention_factor": 1.25, "beta_fast": 8.0}
+    changes = {"rope_parameters": parameters if make is oracle.qwen3 else scaled_globally(YARN)}
+    theirs = oracle.quantized(make(**FEW[make] | changes), tmp_path / "hf", BITLINEAR, False)
+    convert(tmp_path / "hf", tmp_path / "a.gguf", with_vocabulary=False)
+    convert(tmp_path / "a.gguf", tmp_path / "back", type="hf")
+    opened = type(theirs).from_pretrained(
+        tmp_path / "back", dtype=torch.float32, attn_implementation="eager", local_files_only=True
+    )
+    ids = PROMPTS[2]
+    ours = bitnet_cy.load(tmp_path / "a.gguf", threads=2, kv_dtype="float32")
+    expected = oracle.logits(theirs, ids)
+    for found in (ours.logits(ids), oracle.logits(opened.eval(), ids)):
+        assert oracle_compare.compare([found], [expected])
 
 
 def test_a_weight_only_model_is_not_packed_for_programs_that_quantize(tmp_path: Path) -> None:

@@ -10,11 +10,22 @@ import networks
 import numpy as np
 import pytest
 
-from bitnet_cy.engine import Matrix, Network, Session, cache_nbytes, forward_together, kernels
+from bitnet_cy.architectures.rope import scaled
+from bitnet_cy.engine import (
+    Matrix,
+    Network,
+    Rope,
+    Session,
+    cache_nbytes,
+    forward_together,
+    kernels,
+)
 from bitnet_cy.errors import BitNetError, ContextError, FormatError, OptionError, UnsupportedError
+from bitnet_cy.formats.rope import RopeScaling
 
 IDS = np.random.default_rng(3).integers(0, 300, 75)
 
+SCALED = scaled(10000.0, 32, RopeScaling("yarn", 4.0, 16, attention_factor=1.2))
 VARIANTS: dict[str, dict[str, Any]] = {
     "bitnet": {},
     "silu": {"activation": "silu"},
@@ -30,6 +41,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "weight-only groups": networks.QWEN3
     | {"weight_only": True, "group": 128, "hidden": 256, "ffn": 384},
     "weight-only groups of 32": networks.QWEN3 | {"weight_only": True, "group": 32},
+    "scaled positions": networks.QWEN3 | {"rope": SCALED},
+    "gemma3 with scaled positions": networks.GEMMA3 | {"rope": SCALED, "bases": (10000.0, None)},
     "gemma3": networks.GEMMA3,
     "gemma3 with input norms": networks.GEMMA3 | {"input_norms": True, "head_dim": 256},
     **{
@@ -260,6 +273,14 @@ def test_a_cache_too_large_for_memory_is_an_error() -> None:
         Session(network, context_length=2**24 - 1, kv_dtype="float32")
 
 
+@pytest.mark.parametrize(
+    "rope", [Rope((1.0,)), Rope((1.0,) * 15 + (0.0,)), Rope((1.0,) * 16, float("nan"))]
+)
+def test_a_rope_must_turn_every_pair(rope: Rope) -> None:
+    with pytest.raises(FormatError, match="does not rotate heads of 32"):
+        networks.make(rope=rope)
+
+
 def test_matrix_sizes_are_checked() -> None:
     network, _ = networks.make(hidden=128)
     short = Matrix(np.zeros(10, np.uint8), "F16", 300, 128)
@@ -272,4 +293,4 @@ def _layers_of() -> list[Any]:
     shapes = {"q": (128, 128), "k": (64, 128), "v": (64, 128), "o": (128, 128)}
     shapes |= {"gate": (320, 128), "up": (320, 128), "down": (128, 320)}
     norms = {"attn_norm": 128, "ffn_norm": 128, "attn_sub_norm": 128, "ffn_sub_norm": 320}
-    return [networks._layer(networks._block(rng, shapes, norms, True)) for _ in range(2)]
+    return [networks._layer(networks._block(rng, shapes, norms, True), 32) for _ in range(2)]

@@ -8,13 +8,24 @@ import numpy as np
 
 from bitnet_cy.architectures.arrangement import Arrangement, arrange
 from bitnet_cy.architectures.config import ModelConfig
-from bitnet_cy.engine import Layer, Matrix, Network, Ternary, dense, kernels, usable_threads
-from bitnet_cy.engine.weights import MATRIX_BLOCKS, Float32Array
+from bitnet_cy.engine import (
+    Layer,
+    Matrix,
+    Network,
+    Rope,
+    Ternary,
+    dense,
+    kernels,
+    usable_threads,
+)
+from bitnet_cy.engine.weights import MATRIX_BLOCKS, ByteArray, Float32Array
 from bitnet_cy.errors import FormatError, UnsupportedError
 from bitnet_cy.formats import ternary
 from bitnet_cy.formats.gguf import GGUFFile, TensorInfo
 
 _CHECKED_ROWS = 16
+_PART = 1 << 22
+"""Weights of an embedding that are expanded at once."""
 _SUB_NORMS = ("attn_sub_norm", "ffn_sub_norm")
 _INPUT_SUB_NORMS = ("attn_output_norm_in", "ffn_down_norm_in")
 _INPUT_NORMS = (
@@ -83,7 +94,7 @@ class _Tensors:
             up=linear("ffn_up", c.ffn_size, c.hidden_size),
             down=linear("ffn_down", c.hidden_size, c.ffn_size),
             window=c.windows[index],
-            rope_base=c.rope_bases[index],
+            rope=Rope.of_base(c.local_rope_base, c.head_dim) if c.windows[index] else None,
             **self.norms(index),
         )
 
@@ -153,12 +164,29 @@ class _Tensors:
     def matrix(self, name: str) -> Matrix:
         c = self.config
         info = self.info(name, (c.vocab_size, c.hidden_size))
+        if info.type_name in ternary.BY_ROW:
+            return Matrix(self._expanded(info), "F16", c.vocab_size, c.hidden_size)
         if info.type_name not in MATRIX_BLOCKS:
             raise UnsupportedError(
                 f"{self.file.path.name}, {info.explain()}; bitnet_cy runs embeddings and heads in "
-                f"{', '.join(MATRIX_BLOCKS)}: convert the file again with one of these"
+                f"{', '.join((*MATRIX_BLOCKS, *ternary.BY_ROW))}: convert the file again with one "
+                "of these"
             )
         return Matrix(self.file.raw(name), info.type_name, c.vocab_size, c.hidden_size)
+
+    def _expanded(self, info: TensorInfo) -> ByteArray:
+        """A ternary embedding or head in float16, which holds its values exactly: a copy."""
+        rows, cols = info.shape
+        stored, step = self.file.raw(info.name).reshape(rows, -1), max(1, _PART // cols)
+        values = np.empty((rows, cols), np.float16)
+        try:
+            for start in range(0, rows, step):
+                part = stored[start : start + step]
+                found = ternary.decode(info.type_name, part, len(part), cols, grouped=True)
+                values[start : start + step] = found.dense()
+        except FormatError as error:
+            raise FormatError(f"{self.file.path.name}, tensor {info.name}: {error}") from None
+        return values.view(np.uint8).reshape(-1)
 
     def vector(self, name: str, size: int) -> Float32Array:
         self.info(name, (size,))
@@ -179,6 +207,8 @@ class _Tensors:
         return info
 
     def _not_ternary(self, info: TensorInfo) -> str:
+        if info.type_name in ternary.UNREAD:
+            return f"{self.file.path.name}, {info.explain()}: {ternary.UNREAD[info.type_name]}"
         return (
             f"{self.file.path.name}, {info.explain()}: this is not a ternary model; bitnet_cy runs "
             f"ternary weights ({', '.join(ternary.NAMES)}): convert a BitNet b1.58 checkpoint, or "

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bitnet_cy.architectures.rope import scaled
 from bitnet_cy.engine.weights import Shape
+from bitnet_cy.formats.rope import RopeScaling
 
 
 @dataclass(frozen=True)
@@ -17,9 +19,10 @@ class ModelConfig:
     the token embedding. head_norms, post_norms, causal: as in Family. input_norms: every linear
     layer normalizes its own input. embedding_scale, attention_scale: factors of embeddings and of
     scores (0: 1 / sqrt(head_dim)). windows: keys that a query of each layer sees, 0 for all.
-    rope_bases: of each layer. activation_dtype: what linear layers multiply weights with, "int8"
-    (BitNet b1.58) or "float32" (models whose weights alone are ternary). pooling: how an embedding
-    model makes one vector of its tokens', "mean", "cls" or "last"; None for others.
+    rope_base, rope_scaling: of layers that see all keys. local_rope_base: of the others, which are
+    not scaled. activation_dtype: what linear layers multiply weights with, "int8" (BitNet b1.58)
+    or "float32" (models whose weights alone are ternary). pooling: how an embedding model makes
+    one vector of its tokens', "mean", "cls" or "last"; None for others.
     """
 
     architecture: str
@@ -45,7 +48,8 @@ class ModelConfig:
     embedding_scale: float = 1.0
     attention_scale: float = 0.0
     windows: tuple[int, ...] = ()
-    rope_bases: tuple[float, ...] = ()
+    local_rope_base: float = 10000.0
+    rope_scaling: RopeScaling | None = None
     activation_dtype: str = "int8"
     pooling: str | None = None
 
@@ -60,7 +64,7 @@ class ModelConfig:
             head_dim=self.head_dim,
             vocab_size=self.vocab_size,
             norm_eps=self.norm_eps,
-            rope_base=self.rope_base,
+            rope=scaled(self.rope_base, self.head_dim, self.rope_scaling),
             rope_interleaved=self.rope_interleaved,
             activation=self.activation,
             embedding_scale=self.embedding_scale,

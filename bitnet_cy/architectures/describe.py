@@ -13,6 +13,7 @@ from bitnet_cy.architectures.gemma3 import GEMMA3, GEMMA_EMBEDDING
 from bitnet_cy.architectures.llama import LLAMA
 from bitnet_cy.architectures.qwen3 import QWEN3
 from bitnet_cy.errors import FormatError, OptionError, UnsupportedError
+from bitnet_cy.formats import rope
 from bitnet_cy.formats.activation import ACTIVATION_DTYPES, activation_dtype
 from bitnet_cy.formats.gguf import GGUFFile
 
@@ -60,6 +61,14 @@ class _Keys:
     def value(self, suffix: str) -> Any:
         return self._metadata.get(f"{self._prefix}.{suffix}")
 
+    def all(self) -> dict[str, Any]:
+        prefix = f"{self._prefix}."
+        return {
+            key.removeprefix(prefix): self._metadata[key]
+            for key in self._metadata
+            if key.startswith(prefix)
+        }
+
 
 def describe(
     file: GGUFFile, *, activation: str | None = None, activation_dtype: str | None = None
@@ -72,11 +81,9 @@ def describe(
     """
     architecture = _architecture(file)
     family, keys = FAMILIES[architecture], _Keys(file.metadata, architecture)
-    _refuse_rope_scaling(file.metadata, architecture)
     n_heads = keys.count("attention.head_count")
     hidden_size = keys.count("embedding_length")
     n_layers = keys.count("block_count")
-    rope_base = keys.number("rope.freq_base", 10000.0)
     name = file.metadata.get("general.name")
     return ModelConfig(
         architecture=architecture,
@@ -89,7 +96,7 @@ def describe(
         n_kv_heads=keys.count("attention.head_count_kv", n_heads),
         head_dim=_head_dim(keys, hidden_size, n_heads),
         context_length=keys.count("context_length"),
-        rope_base=rope_base,
+        rope_base=keys.number("rope.freq_base", 10000.0),
         rope_interleaved=family.rope_interleaved,
         norm_eps=keys.number("attention.layer_norm_rms_epsilon"),
         activation=_activation(file.metadata, family, architecture, keys, activation),
@@ -101,7 +108,9 @@ def describe(
         input_norms=_has_input_norms(file, family),
         embedding_scale=math.sqrt(hidden_size) if family.scaled_embedding else 1.0,
         attention_scale=_attention_scale(keys),
-        **_local_layers(family, keys, n_layers, rope_base),
+        windows=_windows(family, keys, n_layers),
+        local_rope_base=keys.number("rope.freq_base_swa", family.local_rope_base),
+        rope_scaling=rope.from_keys(keys.all(), keys.count("context_length")),
         activation_dtype=_activation_dtype(file, keys, activation_dtype),
         pooling=POOLINGS.get(keys.value("pooling_type")),
     )
@@ -121,18 +130,15 @@ def _attention_scale(keys: _Keys) -> float:
     return 0.0 if keys.value("attention.scale") is None else keys.number("attention.scale")
 
 
-def _local_layers(
-    family: Family, keys: _Keys, n_layers: int, rope_base: float
-) -> dict[str, tuple[Any, ...]]:
-    """The window and the rope base of each layer. Without a window all layers see everything.
+def _windows(family: Family, keys: _Keys, n_layers: int) -> tuple[int, ...]:
+    """The window of each layer. Without one all layers see everything.
 
     A window of a model that is not causal is centered: half of it lies to either side.
     """
     if not family.local_layers or not keys.value("attention.sliding_window"):
-        return {"windows": (0,) * n_layers, "rope_bases": (rope_base,) * n_layers}
+        return (0,) * n_layers
     window = keys.count("attention.sliding_window")
     window = window if family.causal else window // 2 + 1
-    local_base = keys.number("rope.freq_base_swa", family.local_rope_base)
     pattern = keys.value("attention.sliding_window_pattern")
     if pattern is None or isinstance(pattern, int):
         pattern = pattern or family.local_layers
@@ -143,10 +149,7 @@ def _local_layers(
         raise FormatError(
             f"the file says of {len(local)} layers whether they see a window, and has {n_layers}"
         )
-    return {
-        "windows": tuple(window if flag else 0 for flag in local),
-        "rope_bases": tuple(local_base if flag else rope_base for flag in local),
-    }
+    return tuple(window if flag else 0 for flag in local)
 
 
 def _activation_dtype(file: GGUFFile, keys: _Keys, asked: str | None) -> str:
@@ -217,14 +220,3 @@ def _activation(
             f"the file names activation {stored!r:.40}; bitnet_cy runs {', '.join(ACTIVATIONS)}"
         )
     return stored or family.activation(metadata, architecture)
-
-
-def _refuse_rope_scaling(metadata: Mapping[str, Any], architecture: str) -> None:
-    """Linear scaling by 1 is a no-op that some converters write; anything else is not run."""
-    kind = metadata.get(f"{architecture}.rope.scaling.type", "none")
-    factor = metadata.get(f"{architecture}.rope.scaling.factor", 1.0)
-    if kind != "none" and not (kind == "linear" and factor == 1.0):
-        raise UnsupportedError(
-            f"rope scaling {kind!r:.40} by {factor!r:.20} is not supported; only models with "
-            "plain rope run"
-        )

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--type",
         default="i2_s",
-        help="i2_s (default), i1_6_s (only bitnet_cy reads it), tq1_0, tq2_0; f16 or bf16, "
+        help="i2_s (default), i1_6_s (only bitnet_cy reads it), tq1_0, tq2_0, q2_0; f16 or bf16, "
         "dequantized; hf: a folder, packed uint8",
     )
     parser.add_argument(
@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="the dense weights are masters of a BitNet model; quantize them as in training",
     )
+    options.add_activation_dtype(parser)
     options.add_pre(parser)
     parser.add_argument(
         "--no-vocabulary", action="store_true", help="leave a checkpoint's vocabulary out"
@@ -80,6 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         type=arguments.type,
         embedding=arguments.embedding,
         from_masters=arguments.from_masters,
+        activation_dtype=arguments.activation_dtype,
         pre=arguments.pre,
         with_vocabulary=not arguments.no_vocabulary,
         arrangement=arguments.arrangement,
@@ -108,8 +110,11 @@ def as_text(report: Report) -> str:
     """The table of what was written."""
     head = ["part", "tensors", "from", "to", "bytes", "-1", "0", "+1", "scale", "error"]
     rows = [head, *(_cells(row) for row in report.rows)]
+    counts = [sum(getattr(row, name) for row in report.rows) for name in ("minus", "zero", "plus")]
     parts = [
         output.table(rows, right=[1, 4, 5, 6, 7]),
+        f"{sum(counts):,} ternary weights: {counts[0]:,} are -1, {counts[1]:,} are 0, "
+        f"{counts[2]:,} are +1",
         f"{output.printable(str(report.path))}: {size(report.nbytes)}, every tensor compared with "
         "its source",
     ]

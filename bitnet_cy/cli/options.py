@@ -61,12 +61,16 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="relu2, silu or gelu, for a file that does not say (errors ask for it)",
     )
-    group.add_argument(
+    add_activation_dtype(group)
+    add_pre(group)
+
+
+def add_activation_dtype(parser: Any) -> None:
+    parser.add_argument(
         "--activation-dtype",
         metavar="TYPE",
         help="int8, or float32 for a model whose weights alone are ternary; default: by the file",
     )
-    add_pre(group)
 
 
 def add_pre(parser: Any) -> None:

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bitnet_cy.convert import scaling
 from bitnet_cy.errors import FormatError, UnsupportedError
+from bitnet_cy.formats.rope import RopeScaling
 
 PATTERN = 6
 LOCAL_ROPE_BASE = 10000.0
@@ -59,12 +61,14 @@ def rope_base(config: Mapping[str, Any], kind: str, key: str, default: float) ->
     value = inner.get("rope_theta") if kind in (config.get("rope_parameters") or {}) else None
     value = config.get(key) if value is None else value
     value = default if value is None else value
-    if type(value) not in (int, float) or value <= 0:
+    if type(value) not in (int, float) or not 0 < value < 1e30:
         raise FormatError(f"config.json: {key} is {value!r:.40}; a positive number is needed")
     return float(value)
 
 
-def to_config(window: Window | None, n_layers: int, base: float) -> dict[str, Any]:
+def to_config(
+    window: Window | None, n_layers: int, base: float, scaled: RopeScaling | None
+) -> dict[str, Any]:
     """What `from_config` reads."""
     local = window.local if window else (False,) * n_layers
     local_base = window.rope_base if window else LOCAL_ROPE_BASE
@@ -74,7 +78,7 @@ def to_config(window: Window | None, n_layers: int, base: float) -> dict[str, An
         "rope_local_base_freq": local_base,
         "rope_parameters": {
             _LOCAL: {"rope_type": "default", "rope_theta": local_base},
-            _GLOBAL: {"rope_type": "default", "rope_theta": base},
+            _GLOBAL: {"rope_theta": base} | scaling.to_parameters(scaled),
         },
     }
 

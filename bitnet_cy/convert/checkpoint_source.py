@@ -225,7 +225,9 @@ class _Tensors:
 
     def _packed(self, name: str, rows: int, cols: int) -> Callable[[], Ternary]:
         if rows % 4:
-            raise UnsupportedError(f"tensor {name} is packed, but {rows} rows are no multiple of 4")
+            raise FormatError(
+                f"tensor {name} is packed, four rows in one, but config.json gives it {rows} rows"
+            )
         self._check(name, (rows // 4, cols), _BYTES)
         direction = self._quantization.direction
         if direction is None:

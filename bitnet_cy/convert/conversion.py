@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from bitnet_cy.checks import whole
+from bitnet_cy.checks import member, whole
 from bitnet_cy.convert import checkpoint_source, folder_target, gguf_source, gguf_target
 from bitnet_cy.convert.model import Model
 from bitnet_cy.convert.progress import Progress
@@ -23,6 +24,8 @@ from bitnet_cy.errors import (
     UnsupportedError,
 )
 from bitnet_cy.formats import checkpoint
+from bitnet_cy.formats.activation import ACTIVATION_DTYPES
+from bitnet_cy.formats.ternary import Ternary
 from bitnet_cy.threads import choose
 
 FOLDER = "hf"
@@ -38,6 +41,7 @@ def convert(
     type: str = "i2_s",  # the name of the command line's option
     embedding: str = KEEP,
     from_masters: bool = False,
+    activation_dtype: str | None = None,
     pre: str | None = None,
     with_vocabulary: bool = True,
     arrangement: str = "128",
@@ -58,6 +62,9 @@ def convert(
         embedding: of embedding and head: "keep", "f16", "bf16", "q8_0" or "q6_k".
         from_masters: dense matrices are masters of a BitNet model, to be quantized as in
             training, though the source does not say so (its architecture is Llama's).
+        activation_dtype: what the model multiplies weights with, to be named in the file: "int8",
+            or "float32" if its weights alone are ternary (TriLM, Bonsai). None leaves it to the
+            source, or to matrices with several scales, which need float32.
         pre: the name of the splitting rule, where the vocabulary's own has none.
         with_vocabulary: False leaves a checkpoint's vocabulary out.
         arrangement: of I2_S tensors in the source: "128", "64" or "4row".
@@ -71,21 +78,23 @@ def convert(
     """
     source, out = Path(source), Path(out)
     type_name, embedding_type = _types(type, embedding)
+    if activation_dtype is not None:
+        member("activation_dtype", activation_dtype, ACTIVATION_DTYPES)
     _check_target(source, out, type_name, force)
     shard_size = whole("shard_size", shard_size, 1)
     shown, count = Progress(progress), choose(threads).count
     model = _open(source, from_masters, pre, with_vocabulary, arrangement, kernels)
     partial = out.with_name(f".{out.name}.{os.getpid()}.unverified")
     try:
-        _probe(model)
+        model = _with_activations(model, _probe(model), activation_dtype)
         with workers(count) as team:
             if type_name is None:
                 folder_target.write(model, partial, embedding_type, shard_size, team, shown)
             else:
                 gguf_target.write(model, partial, type_name, embedding_type, team, shown)
             report = _verify(model, partial, team, shown)
-        if type_name is not None and (note := gguf_target.note(model, type_name)):
-            report.notes.append(note)
+        if type_name is not None:
+            report.notes += gguf_target.notes(model, type_name)
         report.nbytes, report.path = file_size(partial), out
         _rename(partial, out)
         return report
@@ -151,13 +160,25 @@ def _open(
     )
 
 
-def _probe(model: Model) -> None:
-    """Fail on the first matrix, before a byte is written: a dense model is told at once."""
+def _probe(model: Model) -> Ternary:
+    """The first matrix. Fails before a byte is written: a dense model is told at once."""
     first = next(weight for weight in model.weights if isinstance(weight, TernaryWeight))
     try:
-        first.load()
+        return first.load()
     except BitNetError as error:
         raise located(first, error) from None
+
+
+def _with_activations(model: Model, first: Ternary, asked: str | None) -> Model:
+    """The model with what it multiplies weights with: as asked, or as several scales need it."""
+    dtype = asked or model.shape.activation_dtype
+    if dtype is None and first.scale.size > 1:
+        dtype = "float32"
+        model.notes.append(
+            "matrices have several scales, as models have whose weights alone are ternary, so "
+            "activations are not quantized: activation_dtype = float32"
+        )
+    return replace(model, shape=replace(model.shape, activation_dtype=dtype))
 
 
 def _verify(model: Model, partial: Path, team: Workers, shown: Progress) -> Report:

@@ -60,7 +60,7 @@ def write(
     if model.shape.activation_dtype == "float32":
         raise UnsupportedError(
             "programs that open packed checkpoints quantize activations, which this model does "
-            "not bear: write a GGUF file (i2_s, q2_0)"
+            "not bear: write a GGUF file (i2_s; tq2_0 keeps several scales)"
         )
     pairs = zip(slots(model.shape, model.tied), model.weights, strict=True)
     entries = [

@@ -109,9 +109,8 @@ class _Tensors:
         elif info.type_name in ternary.NAMES:
             load = partial(self._decode, info, self._layout(info), factor)
         else:
-            raise UnsupportedError(
-                f"{info.explain()}; bitnet_cy converts {', '.join((*ternary.NAMES, *floats.NAMES))}"
-            )
+            known = f"bitnet_cy converts {', '.join((*ternary.NAMES, *floats.NAMES))}"
+            raise UnsupportedError(f"{info.explain()}: {ternary.UNREAD.get(info.type_name, known)}")
         return TernaryWeight(slot.name, slot.name, (rows, cols), info.type_name, info.nbytes, load)
 
     def refuse_rest(self, family: str) -> None:

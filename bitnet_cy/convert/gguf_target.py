@@ -27,6 +27,7 @@ from bitnet_cy.formats.gguf import TensorSource
 FILE_TYPES = {
     "I2_S": 40, "I1_6_S": 1600, "TQ1_0": 36, "TQ2_0": 37, "Q2_0": 41, "F16": 1, "BF16": 32,
 }  # fmt: skip
+_NOT_OF_LLAMA_CPP = ("I2_S", "I1_6_S")
 EMBEDDINGS = ("F16", "BF16", "Q8_0", "Q6_K")
 
 
@@ -85,14 +86,28 @@ def metadata(model: Model, type_name: str) -> dict[str, Any]:
     return keys | to_metadata(shape, architecture) | model.keys
 
 
-def note(model: Model, type_name: str) -> str | None:
-    """What other programs make of the file, where it is not what the model computes."""
-    if type_name == "I2_S" or model.shape.family != "bitnet" or model.shape.activation == "silu":
-        return None
-    return (
-        f"llama.cpp runs every bitnet model with SiLU; this one was trained with "
-        f"{model.shape.activation}, so there its text is wrong, while bitnet_cy runs it rightly"
-    )
+def notes(model: Model, type_name: str) -> list[str]:
+    """What llama.cpp makes of the file, where it is not what the model computes."""
+    shape = model.shape
+    found: list[str] = []
+    if type_name in _NOT_OF_LLAMA_CPP:
+        return found
+    if shape.family == "bitnet" and shape.activation != "silu":
+        found.append(
+            f"llama.cpp runs every bitnet model with SiLU; this one was trained with "
+            f"{shape.activation}, so there its text is wrong, while bitnet_cy runs it rightly"
+        )
+    if shape.family == "gemma3" and shape.attention_scale:
+        found.append(
+            "llama.cpp divides the attention scores of every gemma3 model by the root of head_dim "
+            f"{shape.head_dim}; this one has another factor, so there its logits are off, while "
+            "bitnet_cy runs it rightly"
+        )
+    if shape.input_norms:
+        found.append(
+            "llama.cpp knows no norms for the input of each matrix and does not load this file"
+        )
+    return found
 
 
 def _kind(weight: Weight, type_name: str, embedding: str | None) -> str:

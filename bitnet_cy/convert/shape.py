@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from bitnet_cy.convert import attention
+from bitnet_cy.convert import attention, scaling
 from bitnet_cy.convert.attention import Window
 from bitnet_cy.convert.families import ARCHITECTURES, CLASSES, FAMILIES, Family
 from bitnet_cy.errors import FormatError, UnsupportedError
+from bitnet_cy.formats import rope
 from bitnet_cy.formats.activation import ACTIVATION_DTYPES, bitnet_activation
+from bitnet_cy.formats.rope import RopeScaling
 
 LARGEST = 2**24 - 1
 ACTIVATIONS = ("relu2", "silu", "gelu")
 POOLINGS = {1: "mean", 2: "cls", 3: "last"}
 _TANH_GELU = "gelu_pytorch_tanh"
-_UNUSED_SCALING = ("default", "none", "linear")
+_OTHER_MODELS = ("expert_count", "attn_logit_softcapping", "final_logit_softcapping", "logit_scale")
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Shape:
     """Sizes (counts) of one model.
 
     family: a key of FAMILIES. activation: "relu2", "silu" or "gelu". input_norms: every matrix
-    has a norm for its input. window: None if every layer sees everything. attention_scale: of
+    has a norm for its input. scaling: of positions, in layers that see everything. window: None if
+    every layer does. attention_scale: of
     scores, 0 for 1 / sqrt(head_dim). activation_dtype: "int8" or "float32", None if the types of
     the matrices tell. pooling: of an embedding model.
     """
@@ -46,6 +48,7 @@ class Shape:
     norm_eps: float
     activation: str
     input_norms: bool = False
+    scaling: RopeScaling | None = None
     window: Window | None = None
     attention_scale: float = 0.0
     activation_dtype: str | None = None
@@ -75,8 +78,8 @@ class Shape:
 def from_config(config: Mapping[str, Any], name: str) -> Shape:
     """The shape that a checkpoint's config.json describes.
 
-    Raises UnsupportedError for another kind of model or a feature that is not run (biases, scaled
-    positions), and FormatError for missing or absurd numbers.
+    Raises UnsupportedError for another kind of model or a feature that is not run (biases, other
+    ways to scale positions), and FormatError for missing or absurd numbers.
     """
     family = _family(config)
     _refuse_features(config)
@@ -99,6 +102,7 @@ def from_config(config: Mapping[str, Any], name: str) -> Shape:
         rope_base=_rope_base(config, read),
         norm_eps=read.number("rms_norm_eps"),
         activation=_configured_activation(config, FAMILIES[family]),
+        scaling=scaling.from_config(config),
         window=attention.from_config(config, n_layers) if is_gemma else None,
         attention_scale=_configured_scale(read, head_dim) if is_gemma else 0.0,
     )
@@ -116,8 +120,8 @@ def from_metadata(metadata: Mapping[str, Any], name: str) -> Shape:
     read = _Reader(keys, f"{prefix}.")
     n_heads, hidden_size = read.count("attention.head_count"), read.count("embedding_length")
     rotated = read.count("rope.dimension_count", max(1, hidden_size // n_heads))
-    if keys.get("rope.scaling.type", "none") != "none" and keys.get("rope.scaling.factor", 1) != 1:
-        raise UnsupportedError("the file scales positions (rope.scaling), which is not supported")
+    head_dim = read.count("attention.key_length", rotated)
+    _refuse_keys(prefix, keys, read, head_dim)
     title = metadata.get("general.name")
     n_layers = read.count("block_count")
     dtype = keys.get("activation_dtype")
@@ -130,11 +134,12 @@ def from_metadata(metadata: Mapping[str, Any], name: str) -> Shape:
         n_layers=n_layers,
         n_heads=n_heads,
         n_kv_heads=read.count("attention.head_count_kv", n_heads),
-        head_dim=read.count("attention.key_length", rotated),
+        head_dim=head_dim,
         context_length=read.count("context_length"),
         rope_base=_shortest(read.number("rope.freq_base", 10000.0)),
         norm_eps=_shortest(read.number("attention.layer_norm_rms_epsilon")),
         activation=_stored_activation(metadata, prefix, keys),
+        scaling=rope.from_keys(keys, read.count("context_length")),
         window=attention.from_keys(keys, n_layers),
         attention_scale=_shortest(read.number("attention.scale", -1))
         if "attention.scale" in keys
@@ -170,7 +175,7 @@ def to_metadata(shape: Shape, architecture: str) -> dict[str, Any]:
         keys["activation_dtype"] = shape.activation_dtype
     if shape.pooling is not None:
         keys["pooling_type"] = {name: key for key, name in POOLINGS.items()}[shape.pooling]
-    keys |= attention.to_keys(shape.window)
+    keys |= attention.to_keys(shape.window) | rope.to_keys(shape.scaling)
     return {f"{architecture}.{key}": value for key, value in keys.items()}
 
 
@@ -193,12 +198,13 @@ def to_config(shape: Shape, tied: bool) -> dict[str, Any]:
         "tie_word_embeddings": tied,
         "attention_bias": False,
         "mlp_bias": False,
-    }
+    } | scaling.to_config(shape.scaling)
     if shape.kind.norm_offset:
         scalar = shape.attention_scale**-2 if shape.attention_scale else shape.head_dim
-        config |= attention.to_config(shape.window, shape.n_layers, shape.rope_base)
+        config |= attention.to_config(shape.window, shape.n_layers, shape.rope_base, shape.scaling)
         config["hidden_activation"] = _TANH_GELU
-        config["query_pre_attn_scalar"] = round(scalar, 3)
+        scalar = round(scalar, 3)  # transformers takes whole numbers alone
+        config["query_pre_attn_scalar"] = int(scalar) if scalar == int(scalar) else scalar
         config["use_bidirectional_attention"] = not shape.kind.causal
     return config
 
@@ -217,7 +223,7 @@ class _Reader:
 
     def number(self, key: str, default: float | None = None) -> float:
         value = self._value(key, default)
-        if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
+        if type(value) not in (int, float) or not 0 < value < 1e30:
             raise FormatError(f"{self._where}{key} is {value!r:.60}; a positive number is needed")
         return float(value)
 
@@ -249,20 +255,32 @@ def _refuse_features(config: Mapping[str, Any]) -> None:
     for key in ("attn_logit_softcapping", "final_logit_softcapping", "use_sliding_window"):
         if config.get(key):
             raise UnsupportedError(f"config.json sets {key}, which is not supported")
-    scaling = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if not isinstance(scaling, dict):
-        raise FormatError(f"config.json: rope_scaling is {scaling!r:.60}; an object is expected")
-    parts = [part for part in scaling.values() if isinstance(part, dict)]  # one for a kind of layer
-    for part in parts or [scaling]:
-        _refuse_scaling(part)
+    inner = config.get("rope_parameters")
+    for values in (config, inner if isinstance(inner, dict) else {}):
+        if values.get("partial_rotary_factor") not in (None, 1):
+            raise UnsupportedError(
+                "config.json sets partial_rotary_factor; heads that are rotated in part are not "
+                "supported"
+            )
 
 
-def _refuse_scaling(scaling: Mapping[str, Any]) -> None:
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
-    if kind not in _UNUSED_SCALING or scaling.get("factor", 1.0) != 1.0:
+def _refuse_keys(prefix: str, keys: Mapping[str, Any], read: _Reader, head_dim: int) -> None:
+    """What a file may say and a Shape cannot: dropping it would change the model."""
+    for key in ("attention.value_length", "rope.dimension_count"):
+        if read.count(key, head_dim) != head_dim:
+            raise UnsupportedError(
+                f"{prefix}.{key} is {keys[key]} where heads have {head_dim}; values of another "
+                "length and heads that are rotated in part are not supported"
+            )
+    causal = FAMILIES[ARCHITECTURES[prefix]].causal
+    if keys.get("attention.causal", causal) is not causal:
         raise UnsupportedError(
-            f"config.json scales positions by {kind!r:.40} (rope_scaling), which is not supported"
+            f"{prefix}.attention.causal is {keys['attention.causal']!r:.20}, which is not "
+            f"supported for {prefix} models"
         )
+    for key in _OTHER_MODELS:
+        if str(keys.get(key, 0)) not in ("0", "0.0", "False"):
+            raise UnsupportedError(f"the file sets {prefix}.{key}, which is not supported")
 
 
 def _rope_base(config: Mapping[str, Any], read: _Reader) -> float:

@@ -18,6 +18,6 @@ def require(path: Path, nbytes: int) -> None:
         raise ResourceError(f"cannot write to {path.parent}: {error.strerror}") from None
     if nbytes > free:
         raise ResourceError(
-            f"{path.name} takes {nbytes:,} bytes, and {path.parent} has {free:,} left; make room "
-            "or write elsewhere"
+            f"the result takes {nbytes:,} bytes, and {path.parent} has {free:,} left; make room or "
+            "write elsewhere"
         )

@@ -10,7 +10,7 @@ import numpy as np
 
 from bitnet_cy.convert.masters import Matrix
 from bitnet_cy.errors import BitNetError, FormatError, UnsupportedError
-from bitnet_cy.formats import floats
+from bitnet_cy.formats import floats, ternary
 from bitnet_cy.formats.ternary import Ternary
 
 _PART_VALUES = 1 << 20
@@ -57,7 +57,7 @@ class FloatWeight:
         if self.stored in _BITS:
             if not floats.is_finite(self.stored, raw):
                 raise FormatError("holds values that are not finite; the file is damaged")
-        elif self.stored in floats.NAMES:
+        else:
             self.values(rows)
         return raw
 
@@ -81,12 +81,16 @@ def parts(shape: tuple[int, ...]) -> list[slice]:
 
 def decoded(raw: np.ndarray, type_name: str, shape: tuple[int, ...], rows: slice) -> np.ndarray:
     """Some rows of a stored tensor as float32 [n, cols]."""
-    if type_name not in floats.NAMES:
+    if type_name not in (*floats.NAMES, *ternary.BY_ROW):
         raise UnsupportedError(
-            f"has type {type_name}; values are read from {', '.join(floats.NAMES)}"
+            f"has type {type_name}; values are read from "
+            f"{', '.join((*floats.NAMES, *ternary.BY_ROW))}"
         )
     part = raw.reshape(_rows(shape), -1)[rows]
-    return floats.decode(type_name, part.reshape(-1), (len(part), shape[-1]))
+    count, part = len(part), part.reshape(-1)
+    if type_name in ternary.BY_ROW:
+        return ternary.decode(type_name, part, count, shape[-1], grouped=True).dense()
+    return floats.decode(type_name, part, (count, shape[-1]))
 
 
 def matrix(raw: Callable[[], np.ndarray], type_name: str, shape: tuple[int, int]) -> Matrix:

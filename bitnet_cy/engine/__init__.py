@@ -36,7 +36,7 @@ from .encoder import Encoder as _Encoder  # noqa: E402
 from .network import Network  # noqa: E402
 from .session import Session as _Session  # noqa: E402
 from .session import forward_together as _forward_together  # noqa: E402
-from .weights import Layer, Matrix, Shape, Ternary  # noqa: E402
+from .weights import Layer, Matrix, Rope, Shape, Ternary  # noqa: E402
 
 __all__ = [
     "KV_DTYPES",
@@ -44,6 +44,7 @@ __all__ = [
     "Layer",
     "Matrix",
     "Network",
+    "Rope",
     "Session",
     "Shape",
     "Ternary",

@@ -116,6 +116,7 @@ cdef extern from "csrc/network.h" nogil:
         int rope_interleaved
         ptrdiff_t n_ropes
         const double *rope_frequency
+        const double *rope_factor
         int causal
         int weight_only
         bn_activation activation

@@ -7,6 +7,7 @@ cdef class Network:
     cdef bn_network native
     cdef bn_layer *layers
     cdef double[::1] frequencies
+    cdef double[::1] factors
     cdef dict owned
     cdef readonly object shape
     cdef readonly object screen
@@ -16,7 +17,7 @@ cdef class Network:
     cdef readonly Py_ssize_t mapped_nbytes
 
     cdef _set_sizes(self)
-    cdef _set_ropes(self, bases)
+    cdef _set_ropes(self, ropes)
     cdef _set_layer(self, bn_layer *native, layer, int i)
     cdef _set_norms(self, bn_layer *native, layer, int i)
     cdef const float *_optional(self, layer, name, n, int i) except? NULL

@@ -41,10 +41,10 @@ cdef class Network:
             raise ResourceError(f"no memory for the table of {shape.n_layers} layers")
         cdef int i
         self._set_sizes()
-        bases = [layer.rope_base or shape.rope_base for layer in layers]
-        self._set_ropes(list(dict.fromkeys(bases)))
+        ropes = list(dict.fromkeys(layer.rope or shape.rope for layer in layers))
+        self._set_ropes(ropes)
         for i in range(shape.n_layers):
-            self.layers[i].rope = list(dict.fromkeys(bases)).index(bases[i])
+            self.layers[i].rope = ropes.index(layers[i].rope or shape.rope)
             self._set_layer(&self.layers[i], layers[i], i)
         self._set_matrix(&self.native.embedding, embedding, "embedding")
         self._set_matrix(&self.native.head, head, "output head")
@@ -67,12 +67,11 @@ cdef class Network:
         n.causal, n.weight_only = bool(shape.causal), bool(shape.weight_only)
         n.layers = self.layers
 
-    cdef _set_ropes(self, bases):
-        half = np.arange(self.shape.head_dim // 2, dtype=np.float64)
-        tables = [float(base) ** (-2.0 * half / self.shape.head_dim) for base in bases]
-        self.frequencies = np.concatenate(tables)
-        self.native.rope_frequency = &self.frequencies[0]
-        self.native.n_ropes = len(tables)
+    cdef _set_ropes(self, ropes):
+        self.frequencies = np.concatenate([np.array(rope.frequencies) for rope in ropes])
+        self.factors = np.array([rope.factor for rope in ropes], dtype=np.float64)
+        self.native.rope_frequency, self.native.rope_factor = &self.frequencies[0], &self.factors[0]
+        self.native.n_ropes = len(ropes)
 
     cdef _set_layer(self, bn_layer *native, layer, int i):
         s = self.shape
@@ -226,10 +225,10 @@ def _check_shape(shape, layers):
     if shape.n_heads % shape.n_kv_heads or shape.head_dim % 2:
         raise FormatError(f"{shape.n_heads} heads of {shape.head_dim} cannot share "
                           f"{shape.n_kv_heads} key-value heads")
-    bases = {shape.rope_base, *(layer.rope_base or shape.rope_base for layer in layers)}
-    if not 0 <= shape.norm_eps < 1 or not 0 < min(bases) <= max(bases) < float("inf"):
-        raise FormatError(f"norm epsilon {shape.norm_eps} or rope base {shape.rope_base} is not "
-                          "a usable number")
+    if not 0 <= shape.norm_eps < 1:
+        raise FormatError(f"norm epsilon {shape.norm_eps} is not a usable number")
+    for rope in {layer.rope or shape.rope for layer in layers}:
+        _check_rope(rope, shape.head_dim)
     if not all(0 <= layer.window < 2**31 for layer in layers):
         raise FormatError("an attention window is negative or absurdly long")
     if any(len(layer.input_norms) != 5 for layer in layers if layer.input_norms is not None):
@@ -237,3 +236,10 @@ def _check_shape(shape, layers):
     if shape.activation not in _ACTIVATIONS:
         raise OptionError(f"activation {shape.activation!r} is not supported; choose from "
                           f"{', '.join(_ACTIVATIONS)}")
+
+
+def _check_rope(rope, head_dim):
+    numbers = (*rope.frequencies, rope.factor)
+    if len(rope.frequencies) != head_dim // 2 or not all(0 < x < float("inf") for x in numbers):
+        raise FormatError(f"a rope of {len(rope.frequencies)} frequencies and factor {rope.factor} "
+                          f"does not rotate heads of {head_dim}; positive numbers for each pair do")

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bitnet_cy.errors import FormatError
+
 Float32Array = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
 
@@ -26,10 +28,29 @@ MATRIX_BLOCKS = {
 
 
 @dataclass(frozen=True)
+class Rope:
+    """How heads are rotated.
+
+    frequencies: radians that each pair of a head turns from one position to the next. factor: of
+    what is rotated.
+    """
+
+    frequencies: tuple[float, ...]
+    factor: float = 1.0
+
+    @classmethod
+    def of_base(cls, base: float, head_dim: int) -> Rope:
+        """Pair i turns by base ** (-2i / head_dim); FormatError for no base to compute with."""
+        if not 1 < base < 1e30:
+            raise FormatError(f"rope base {base} is not a usable number; published ones are 1e4 up")
+        return cls(tuple(base ** (-2.0 * i / head_dim) for i in range(head_dim // 2)))
+
+
+@dataclass(frozen=True)
 class Shape:
     """Sizes and switches of a network.
 
-    Counts, except norm_eps, rope_base (of layers that name no other) and two factors:
+    Counts, except norm_eps, rope (of layers that have no other) and two factors:
     embedding_scale of what the embedding gives, attention_scale of scores (0: 1 / sqrt(head_dim)).
     causal: a query sees no later keys. weight_only: the inputs of linear layers are not quantized.
     """
@@ -42,7 +63,7 @@ class Shape:
     head_dim: int
     vocab_size: int
     norm_eps: float
-    rope_base: float
+    rope: Rope
     rope_interleaved: bool
     activation: str
     embedding_scale: float = 1.0
@@ -84,7 +105,7 @@ class Layer:
     input_norms: weights of the norms that q, k, v, gate and up each have for their own input.
     q_norm, k_norm: [head_dim], of every head before it is rotated. attn_post_norm, ffn_post_norm:
     of what the branch adds. window: how many keys a query sees to its left, itself included, 0
-    for all; where the network is not causal, as many to its right. rope_base: the layer's own.
+    for all; where the network is not causal, as many to its right. rope: the layer's own.
     """
 
     q: Ternary
@@ -104,7 +125,7 @@ class Layer:
     attn_post_norm: Float32Array | None = None
     ffn_post_norm: Float32Array | None = None
     window: int = 0
-    rope_base: float | None = None
+    rope: Rope | None = None
 
 
 def row_nbytes(cols: int, layout: str) -> int:

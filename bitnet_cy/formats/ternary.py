@@ -15,7 +15,9 @@ from bitnet_cy.formats.layouts.quarters import pack_quarters, unpack_quarters
 from bitnet_cy.formats.layouts.tl import read_kernels
 
 __all__ = [
+    "BY_ROW",
     "NAMES",
+    "UNREAD",
     "Ternary",
     "any_nonzero",
     "decode",
@@ -30,6 +32,13 @@ __all__ = [
 
 NAMES = tuple(LAYOUTS)
 ROW_BLOCK = 128
+BY_ROW = ("TQ1_0", "TQ2_0", "Q2_0", "Q2_0_128", "PQ2_0")
+"""Types whose rows have bytes of their own and float16 scales: embeddings may have them, too."""
+UNREAD = {
+    "PTQ1_0": "PrismML does not publish the order of its weights, so it is not read; take the "
+    "model's Q2_0 or PQ2_0 file"
+}
+"""Ternary types that cannot be decoded, and why."""
 
 
 def decode(

@@ -47,6 +47,7 @@ typedef struct bn_network {
     int rope_interleaved;          /* pairs (2i, 2i+1) instead of (i, i + head_dim / 2) */
     ptrdiff_t n_ropes;
     const double *rope_frequency;  /* [n_ropes][head_dim / 2] radians per position */
+    const double *rope_factor;     /* [n_ropes] of what is rotated */
     int causal;                    /* else a query sees all keys of its sequence */
     int weight_only;               /* inputs of linear layers are floats, not int8 */
     bn_activation activation;

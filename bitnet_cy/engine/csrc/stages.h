@@ -49,8 +49,8 @@ static void bn_stage_embed(const bn_step *s, ptrdiff_t t) {
         float *rope = s->rope + (r * s->tokens + t) * net->head_dim;
         for (ptrdiff_t i = 0; i < half; i++) {
             double angle = position * net->rope_frequency[r * half + i];
-            rope[2 * i] = (float)cos(angle);
-            rope[2 * i + 1] = (float)sin(angle);
+            rope[2 * i] = (float)(net->rope_factor[r] * cos(angle));
+            rope[2 * i + 1] = (float)(net->rope_factor[r] * sin(angle));
         }
     }
 }
