@@ -13,8 +13,9 @@ dist=${1:-$work/dist}
 dist=$(cd "$dist" && pwd)
 
 # The kernels, and the whole of a step on each kind of model. Left out is what takes minutes: the
-# same step in blocks of every size on every number of threads.
-core=("$root"/tests/test_{kernels,forward,ternary}.py -k "not blocks_and_threads")
+# same step in blocks of every size on any number of threads, and many sessions at once.
+core=("$root"/tests/test_{kernels,forward,ternary}.py
+  -k "not (blocks_and_threads or sessions_together_equal)")
 
 install() { # VERSION [REQUIREMENT...]
   "$(bash wheels/python.sh "$1")" -m venv "$work/$1"
