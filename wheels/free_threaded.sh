@@ -39,7 +39,7 @@ if [ -z "$free" ]; then
   (
     cd "$work/cpython"
     ./configure --quiet --disable-gil --disable-test-modules --without-doc-strings \
-      --prefix="$work/python" CFLAGS="-O1 -g0" >/dev/null
+      --without-ensurepip --prefix="$work/python" CFLAGS="-O1 -g0" >/dev/null
     make -s -j "$(nproc)" >"$work/make.log" 2>&1
     make -s install >"$work/make.log" 2>&1
   ) || { tail -n 20 "$work/make.log"; exit 1; }
