@@ -55,7 +55,7 @@ site=$("$work/free/bin/python" -c 'import site; print(site.getsitepackages()[0])
 fetch=("$python" -m pip install --quiet --target "$site" --only-binary=:all: --python-version
   "$version" --abi "cp${version/./}t" --abi none --platform manylinux_2_28_x86_64
   --platform manylinux_2_27_x86_64 --platform manylinux2014_x86_64)
-"${fetch[@]}" numpy jinja2 tqdm sentencepiece pytest hypothesis setuptools cython
+"${fetch[@]}" numpy jinja2 tqdm sentencepiece pytest setuptools cython
 "${fetch[@]}" --no-deps gguf
 (
   mkdir "$work/sdist"
