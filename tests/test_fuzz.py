@@ -14,6 +14,8 @@ from fuzz import seeds, targets
 from bitnet_cy.chat import sandbox
 from bitnet_cy.errors import FormatError
 from bitnet_cy.tokenizer import load, tiktoken_file
+from bitnet_cy.tokenizer.bpe import ByteLevelMerger
+from bitnet_cy.tokenizer.split_rules import RULES
 
 
 @pytest.mark.parametrize("name", targets.TARGETS)
@@ -85,6 +87,12 @@ def test_a_step_at_which_the_library_panics_is_an_error(
     path.write_text(json.dumps(library_file(**changes)))
     with pytest.raises(FormatError, match="tokenizers library"):
         load(path).encode("ab \u00e9\U0001f600 12345's " * 4, parse_special=True)
+
+
+def test_a_merge_longer_than_every_token_is_an_error() -> None:
+    merges = [("a", "b"), ("ab", "a")]
+    with pytest.raises(FormatError, match="merge 1 needs the token 'aba'"):
+        ByteLevelMerger({"a": 0, "b": 1, "ab": 2}, merges, RULES["llama-bpe"])
 
 
 def test_dropout_of_a_checkpoint_in_training_is_off(tmp_path: Path) -> None:

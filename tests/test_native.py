@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "tests" / "native" / "kernels.c"
 ENGINE = ROOT / "bitnet_cy" / "engine" / "csrc"
 FLAGS = ["-std=gnu11", "-O2", "-fno-math-errno", "-fno-strict-aliasing", "-ffp-contract=off"]
+FLAGS += os.environ.get("CFLAGS", "").split()
 
 # The CPUs QEMU plays, and the rows of the kernel table each can run.
 ARM_CPUS = {

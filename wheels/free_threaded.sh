@@ -39,7 +39,7 @@ if [ -z "$free" ]; then
   (
     cd "$work/cpython"
     ./configure --quiet --disable-gil --disable-test-modules --without-doc-strings \
-      --prefix="$work/python" CFLAGS="-O1 -g0" >/dev/null
+      --without-ensurepip --prefix="$work/python" CFLAGS="-O1 -g0" >/dev/null
     make -s -j "$(nproc)" >"$work/make.log" 2>&1
     make -s install >"$work/make.log" 2>&1
   ) || { tail -n 20 "$work/make.log"; exit 1; }
@@ -55,7 +55,7 @@ site=$("$work/free/bin/python" -c 'import site; print(site.getsitepackages()[0])
 fetch=("$python" -m pip install --quiet --target "$site" --only-binary=:all: --python-version
   "$version" --abi "cp${version/./}t" --abi none --platform manylinux_2_28_x86_64
   --platform manylinux_2_27_x86_64 --platform manylinux2014_x86_64)
-"${fetch[@]}" numpy jinja2 tqdm sentencepiece pytest hypothesis setuptools cython
+"${fetch[@]}" numpy jinja2 tqdm sentencepiece pytest setuptools cython
 "${fetch[@]}" --no-deps gguf
 (
   mkdir "$work/sdist"

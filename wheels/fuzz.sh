@@ -22,13 +22,19 @@ if [ ${#targets[@]} = 0 ]; then
   read -ra targets <<<"$("$python" -c 'from fuzz import targets; print(*targets.TARGETS)')"
 fi
 found=${FUZZ:-$(mktemp -d)}
+round=100 # seconds: the fuzzer's own memory grows until it would be taken for a finding
 for target in "${targets[@]}"; do
-  if ! TMPDIR=$memory "$python" -m fuzz.run "$target" "$found/$target" \
-    "-max_total_time=$seconds" ${SEED:+"-seed=$SEED"} >"$work/log" 2>&1; then
-    grep -v '^INFO: Instrumenting' "$work/log" | tail -n 60
-    echo "fuzz.sh: $target: an input was found that breaks it; it is in $found" >&2
-    exit 1
-  fi
-  echo "$target: $(sed -n 's/^stat::number_of_executed_units: *//p' "$work/log") inputs"
+  inputs=0
+  for ((left = seconds; left > 0; left -= round)); do
+    if ! TMPDIR=$memory "$python" -m fuzz.run "$target" "$found/$target" \
+      "-max_total_time=$((left < round ? left : round))" ${SEED:+"-seed=$SEED"} >"$work/log" 2>&1
+    then
+      grep -v '^INFO: Instrumenting' "$work/log" | tail -n 60
+      echo "fuzz.sh: $target: an input was found that breaks it; it is in $found" >&2
+      exit 1
+    fi
+    inputs=$((inputs + $(sed -n 's/^stat::number_of_executed_units: *//p' "$work/log")))
+  done
+  echo "$target: $inputs inputs"
 done
 [ -n "${FUZZ:-}" ] || rm -rf "$found"

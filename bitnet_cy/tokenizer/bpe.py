@@ -27,7 +27,9 @@ class ByteLevelMerger:
         try:
             # The constructor is several times faster than a JSON description of the same model.
             model = models.BPE(vocabulary, merges, ignore_merges=rule.ignore_merges)
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # the library's panics are no `Exception`
             raise _explain(vocabulary, merges, error) from None
         self._tokenizer = Tokenizer(model)
         normalizer = rule.normalizer()
@@ -62,7 +64,7 @@ def read_merges(lines: Sequence[str]) -> list[Pair]:
 
 
 def _explain(
-    vocabulary: Mapping[str, int], merges: Sequence[tuple[str, ...]], error: Exception
+    vocabulary: Mapping[str, int], merges: Sequence[tuple[str, ...]], error: BaseException
 ) -> FormatError:
     """The first merge that cannot be, in words."""
     for index, pair in enumerate(merges):

@@ -54,6 +54,10 @@ typedef struct bn_table_row {
     .relu2_mul = bn_relu2_mul_##ISA, .silu_mul = bn_silu_mul_##ISA, .gelu_mul = bn_gelu_mul_##ISA,     \
     .decode_ternary = bn_decode_ternary_##ISA
 
+#ifdef __clang__
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Winitializer-overrides" /* one of a row's float operations */
+#endif
 static const bn_table_row bn_table[] = {
     {0,
      {.name = "scalar",
@@ -159,6 +163,9 @@ static const bn_table_row bn_table[] = {
       BN_FLOAT_OPERATIONS(neon)}},
 #endif
 };
+#ifdef __clang__
+#pragma clang diagnostic pop
+#endif
 
 enum { BN_TABLE_ROWS = sizeof bn_table / sizeof bn_table[0] };
 

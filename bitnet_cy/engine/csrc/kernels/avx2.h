@@ -213,8 +213,10 @@ BN_AVX2 static void bn_ternary_gemm_avx2(const uint8_t *codes, ptrdiff_t blocks,
             else
                 bn_gemm_tile_avx2(decoded + r * k, k, 4, x, 1, sums, y + r * out_stride, out_stride);
         for (; r < rows; r++)
-            bn_gemm_tile_avx2(decoded + r * k, k, 1, x, pair ? 2 : 1, sums, y + r * out_stride,
-                              out_stride);
+            if (pair)
+                bn_gemm_tile_avx2(decoded + r * k, k, 1, x, 2, sums, y + r * out_stride, out_stride);
+            else
+                bn_gemm_tile_avx2(decoded + r * k, k, 1, x, 1, sums, y + r * out_stride, out_stride);
     }
 }
 
