@@ -33,6 +33,7 @@ def test_stages_add_up_to_no_more_than_the_step(network: Network, threads: int) 
     elapsed = time.perf_counter() - start
     stages = session.stage_seconds
     skipped = {"attention_post_norm", "ffn_post_norm"}  # this network has none
+    skipped |= {name for name in stages if name.startswith("head_")}  # of a screened head
     assert all((stages[name] > 0) == (name not in skipped) for name in stages)
     assert sum(stages.values()) <= elapsed
 

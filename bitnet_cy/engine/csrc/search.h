@@ -25,7 +25,7 @@ typedef struct bn_search {
     int8_t *high, *low;      /* rest = unit * (128 high + low) */
     int16_t *high_sums, *low_sums;
     float unit, reach, slack;
-    double mean;             /* what the mean row adds to every logit, at most: no estimate has it */
+    double mean;             /* what the mean row adds to a logit, at most: no estimate has it */
     float bound;             /* no row whose upper bound is below it is among the k largest */
     float *estimate;         /* [rows] */
     float *unit_lowest, *unit_highest; /* of a unit's rows: the largest lower and upper bound */
@@ -112,8 +112,8 @@ static inline float bn_search_radius(const bn_search *q, const bn_screen *screen
     return (screen->error[level][row] * q->reach + screen->norm[row] * q->slack) * 1.001f;
 }
 
-static inline void bn_search_estimate(bn_search *q, const bn_screen *screen, const bn_kernels *kernels,
-                               ptrdiff_t unit) {
+static inline void bn_search_estimate(bn_search *q, const bn_screen *screen,
+                                      const bn_kernels *kernels, ptrdiff_t unit) {
     const ptrdiff_t first = unit * BN_SEARCH_UNIT_ROWS, left = screen->rows - first;
     const ptrdiff_t rows = left < BN_SEARCH_UNIT_ROWS ? left : BN_SEARCH_UNIT_ROWS;
     const bn_screen_query x = {q->high, q->low, q->high_sums, q->low_sums};
@@ -142,7 +142,7 @@ static inline void bn_search_estimate(bn_search *q, const bn_screen *screen, con
     q->unit_highest[unit] = highest;
 }
 
-/* What refining a row reads: rows that remain lie apart, and no prefetcher of the CPU finds them. */
+/* What refining a row reads: rows that remain lie apart, and the CPU does not foresee them. */
 static inline void bn_search_fetch(const bn_screen *screen, int plane, ptrdiff_t r) {
     const bn_screen_row row = bn_screen_row_of(screen, r);
     const ptrdiff_t bits = screen->groups * (BN_SCREEN_GROUP / 8);
@@ -151,8 +151,8 @@ static inline void bn_search_fetch(const bn_screen *screen, int plane, ptrdiff_t
 }
 
 /* One more bit for listed rows of a unit: half a cell up or down. */
-static inline void bn_search_refine(bn_search *q, const bn_screen *screen, const bn_kernels *kernels,
-                             int plane, ptrdiff_t unit) {
+static inline void bn_search_refine(bn_search *q, const bn_screen *screen,
+                                    const bn_kernels *kernels, int plane, ptrdiff_t unit) {
     const bn_screen_query x = {q->high, q->low, q->high_sums, q->low_sums};
     const ptrdiff_t first = unit * BN_SEARCH_UNIT_LISTED, left = q->count[plane] - first;
     const double cell = (double)q->unit / (2 << plane);
@@ -263,9 +263,9 @@ static inline void bn_search_pack(bn_search *q, const bn_screen *screen) {
 }
 
 /* Keep the rows of the list that can still be among the k largest, and the listed ones. */
-static inline void bn_search_narrow(bn_search *q, const bn_screen *screen, const bn_kernels *kernels,
-                                    const bn_matrix *head, const float *x, int level,
-                                    float *decoded) {
+static inline void bn_search_narrow(bn_search *q, const bn_screen *screen,
+                                    const bn_kernels *kernels, const bn_matrix *head,
+                                    const float *x, int level, float *decoded) {
     const ptrdiff_t count = q->count[level - 1];
     q->count[level] = count;
     if (level <= q->start || count <= q->k + BN_SEARCH_UNIT_LISTED)

@@ -389,7 +389,8 @@ static ptrdiff_t bn_head_units(const bn_step *s, int stage) {
 }
 
 /* A stage of the search for one token. */
-static void bn_search_run(const bn_step *s, int stage, ptrdiff_t token, ptrdiff_t unit, int thread) {
+static void bn_search_run(const bn_step *s, int stage, ptrdiff_t token, ptrdiff_t unit,
+                          int thread) {
     bn_search *search = &s->searches[token];
     const bn_matrix *head = &s->net->head;
     const float *x = s->normed + token * s->net->hidden;

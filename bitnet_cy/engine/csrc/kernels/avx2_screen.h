@@ -22,8 +22,8 @@ BN_AVX2 BN_INLINE __m256i bn_half_sums_i64x4(__m256i a, __m256i b) {
 }
 
 /* Add block j of a group: codes times x, times the step. */
-BN_AVX2 BN_INLINE void bn_screen_block_avx2(bn_screen_sums_avx2_t *sums, __m256i codes, __m256i steps,
-                                            int j, const int8_t *high, const int8_t *low) {
+BN_AVX2 BN_INLINE void bn_screen_block_avx2(bn_screen_sums_avx2_t *sums, __m256i codes,
+                                            __m256i steps, int j, const int8_t *high, const int8_t *low) {
     const __m256i pick = _mm256_set1_epi16((short)(0x0100 + 0x0202 * j));
     __m256i step = _mm256_shuffle_epi8(steps, pick);
     __m256i h = _mm256_maddubs_epi16(codes, _mm256_loadu_si256((const __m256i *)(high + 32 * j)));
@@ -35,8 +35,8 @@ BN_AVX2 BN_INLINE void bn_screen_block_avx2(bn_screen_sums_avx2_t *sums, __m256i
 enum { BN_SCREEN_AHEAD = 4096 };
 
 /* The codes of block j of a group; `of` says of what they are made (constant after inlining). */
-BN_AVX2 BN_INLINE __m256i bn_screen_codes_avx2(const uint8_t *nibbles, const __m256i *planes, int of,
-                                               int j) {
+BN_AVX2 BN_INLINE __m256i bn_screen_codes_avx2(const uint8_t *nibbles, const __m256i *planes,
+                                               int of, int j) {
     const int up = bn_screen_planes(of); /* room for the bits */
     __m256i codes = _mm256_setzero_si256();
     if (of & BN_SCREEN_NIBBLES) {
@@ -53,8 +53,8 @@ BN_AVX2 BN_INLINE __m256i bn_screen_codes_avx2(const uint8_t *nibbles, const __m
     return codes;
 }
 
-BN_AVX2 BN_INLINE void bn_screen_rows_avx2(const uint8_t *nibbles, const uint8_t *const *from, int of,
-                                           const uint8_t *steps, int rows, ptrdiff_t groups,
+BN_AVX2 BN_INLINE void bn_screen_rows_avx2(const uint8_t *nibbles, const uint8_t *const *from,
+                                           int of, const uint8_t *steps, int rows, ptrdiff_t groups,
                                            const bn_screen_query *x, int64_t (*sums)[2]) {
     const uint8_t *planes[2];
     for (int i = 0; i < bn_screen_planes(of); i++) planes[i] = from[i];
@@ -91,8 +91,10 @@ BN_AVX2 BN_INLINE void bn_screen_rows_avx2(const uint8_t *nibbles, const uint8_t
     }
 }
 
-BN_AVX2 static void bn_screen_sums_avx2(const uint8_t *nibbles, const uint8_t *const *planes, int n_planes,
-    const uint8_t *steps, int rows, ptrdiff_t groups, const bn_screen_query *x, int64_t (*sums)[2]) {
+BN_AVX2 static void bn_screen_sums_avx2(const uint8_t *nibbles, const uint8_t *const *planes,
+                                        int n_planes, const uint8_t *steps, int rows,
+                                        ptrdiff_t groups, const bn_screen_query *x,
+                                        int64_t (*sums)[2]) {
 #define BN_ROWS(of) bn_screen_rows_avx2(nibbles, planes, of, steps, rows, groups, x, sums)
     BN_SCREEN_CHOOSE(nibbles, n_planes, BN_ROWS);
 #undef BN_ROWS

@@ -29,7 +29,8 @@ BN_AVX512VNNI BN_INLINE __m512i bn_screen_codes_avx512vnni(const uint8_t *nibble
 }
 
 BN_AVX512VNNI BN_INLINE void bn_screen_rows_avx512vnni(const uint8_t *nibbles,
-                                                       const uint8_t *const *from, int of, const uint8_t *steps, int rows,
+                                                       const uint8_t *const *from, int of,
+                                                       const uint8_t *steps, int rows,
                                                        ptrdiff_t groups, const bn_screen_query *x,
                                                        int64_t (*sums)[2]) {
     const uint8_t *planes[2];
@@ -70,8 +71,10 @@ BN_AVX512VNNI BN_INLINE void bn_screen_rows_avx512vnni(const uint8_t *nibbles,
             for (int i = 0; i < bn_screen_planes(of); i++) planes[i] += BN_SCREEN_GROUP / 8;
         }
         int64_t part[4];
-        __m256i high8 = _mm256_add_epi32(_mm512_castsi512_si256(high), _mm512_extracti64x4_epi64(high, 1));
-        __m256i low8 = _mm256_add_epi32(_mm512_castsi512_si256(low), _mm512_extracti64x4_epi64(low, 1));
+        __m256i high8 = _mm256_add_epi32(_mm512_castsi512_si256(high),
+                                         _mm512_extracti64x4_epi64(high, 1));
+        __m256i low8 = _mm256_add_epi32(_mm512_castsi512_si256(low),
+                                        _mm512_extracti64x4_epi64(low, 1));
         _mm256_storeu_si256((__m256i *)part, bn_half_sums_i64x4(high8, low8));
         sums[r][0] = (part[0] + part[2]) * 128 + part[1] + part[3];
         _mm256_storeu_si256((__m256i *)part, bn_half_sums_i64x4(ones, ones));
@@ -79,8 +82,11 @@ BN_AVX512VNNI BN_INLINE void bn_screen_rows_avx512vnni(const uint8_t *nibbles,
     }
 }
 
-BN_AVX512VNNI static void bn_screen_sums_avx512vnni(const uint8_t *nibbles, const uint8_t *const *planes, int n_planes,
-    const uint8_t *steps, int rows, ptrdiff_t groups, const bn_screen_query *x, int64_t (*sums)[2]) {
+BN_AVX512VNNI static void bn_screen_sums_avx512vnni(const uint8_t *nibbles,
+                                                    const uint8_t *const *planes,
+                                                    int n_planes, const uint8_t *steps, int rows,
+                                                    ptrdiff_t groups, const bn_screen_query *x,
+                                                    int64_t (*sums)[2]) {
 #define BN_ROWS(of) bn_screen_rows_avx512vnni(nibbles, planes, of, steps, rows, groups, x, sums)
     BN_SCREEN_CHOOSE(nibbles, n_planes, BN_ROWS);
 #undef BN_ROWS

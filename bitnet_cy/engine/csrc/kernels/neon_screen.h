@@ -7,16 +7,17 @@
 
 #include "scalar_screen.h"
 
-BN_INLINE int32x4_t bn_screen_part_neon(int32x4_t sum, uint8x16_t first, uint8x16_t second,
-                                        const int8_t *x, int16_t step) {
+/* A step times the sums of the lower and of the upper lanes: one of each a block. */
+BN_INLINE void bn_screen_part_neon(int32x4_t sum[2], uint8x16_t first, uint8x16_t second,
+                                   const int8_t *x, int16_t step) {
     int8x16_t a = vreinterpretq_s8_u8(first), b = vreinterpretq_s8_u8(second);
     int8x16_t xa = vld1q_s8(x), xb = vld1q_s8(x + 16);
     int16x8_t products = vmull_s8(vget_low_s8(a), vget_low_s8(xa));
     products = vmlal_s8(products, vget_high_s8(a), vget_high_s8(xa));
     products = vmlal_s8(products, vget_low_s8(b), vget_low_s8(xb));
     products = vmlal_s8(products, vget_high_s8(b), vget_high_s8(xb));
-    sum = vmlal_n_s16(sum, vget_low_s16(products), step);
-    return vmlal_n_s16(sum, vget_high_s16(products), step);
+    sum[0] = vmlal_n_s16(sum[0], vget_low_s16(products), step);
+    sum[1] = vmlal_n_s16(sum[1], vget_high_s16(products), step);
 }
 
 /* 16 codes: piece p (0 or 1) of block j of a group; `of` says of what they are made. */
@@ -40,7 +41,8 @@ BN_INLINE void bn_screen_rows_neon(const uint8_t *nibbles, const uint8_t *const 
     const uint8_t *planes[2];
     for (int i = 0; i < bn_screen_planes(of); i++) planes[i] = from[i];
     for (int r = 0; r < rows; r++) {
-        int32x4_t high = vdupq_n_s32(0), low = high, ones[2] = {high, high};
+        const int32x4_t zero = vdupq_n_s32(0);
+        int32x4_t high[2] = {zero, zero}, low[2] = {zero, zero}, ones[2] = {zero, zero};
         for (ptrdiff_t g = 0; g < groups; g++, steps += BN_SCREEN_BLOCKS) {
             int16x8_t words = vreinterpretq_s16_u16(vmovl_u8(vld1_u8(steps)));
             int16x8_t a = vld1q_s16(x->high_sums + 8 * g), b = vld1q_s16(x->low_sums + 8 * g);
@@ -53,19 +55,22 @@ BN_INLINE void bn_screen_rows_neon(const uint8_t *nibbles, const uint8_t *const 
                 const ptrdiff_t at = BN_SCREEN_GROUP * g + 32 * j;
                 uint8x16_t first = bn_screen_codes_neon(nibbles, planes, of, j, 0);
                 uint8x16_t second = bn_screen_codes_neon(nibbles, planes, of, j, 1);
-                high = bn_screen_part_neon(high, first, second, x->high + at, steps[j]);
-                low = bn_screen_part_neon(low, first, second, x->low + at, steps[j]);
+                bn_screen_part_neon(high, first, second, x->high + at, steps[j]);
+                bn_screen_part_neon(low, first, second, x->low + at, steps[j]);
             }
             if (of & BN_SCREEN_NIBBLES) nibbles += BN_SCREEN_GROUP / 2;
             for (int i = 0; i < bn_screen_planes(of); i++) planes[i] += BN_SCREEN_GROUP / 8;
         }
-        sums[r][0] = vaddlvq_s32(high) * 128 + vaddlvq_s32(low);
+        sums[r][0] = (vaddlvq_s32(high[0]) + vaddlvq_s32(high[1])) * 128 + vaddlvq_s32(low[0]) +
+                     vaddlvq_s32(low[1]);
         sums[r][1] = vaddlvq_s32(ones[0]) * 128 + vaddlvq_s32(ones[1]);
     }
 }
 
-static void bn_screen_sums_neon(const uint8_t *nibbles, const uint8_t *const *planes, int n_planes,
-    const uint8_t *steps, int rows, ptrdiff_t groups, const bn_screen_query *x, int64_t (*sums)[2]) {
+static void bn_screen_sums_neon(const uint8_t *nibbles, const uint8_t *const *planes,
+                                int n_planes, const uint8_t *steps, int rows,
+                                ptrdiff_t groups, const bn_screen_query *x,
+                                int64_t (*sums)[2]) {
 #define BN_ROWS(of) bn_screen_rows_neon(nibbles, planes, of, steps, rows, groups, x, sums)
     BN_SCREEN_CHOOSE(nibbles, n_planes, BN_ROWS);
 #undef BN_ROWS
