@@ -231,3 +231,10 @@ def test_selecting_an_unknown_kernel_names_those_that_exist() -> None:
 def test_products_refuse_activations_wider_than_the_rows() -> None:
     with pytest.raises(BitNetError, match="columns"):
         kernels.ternary_matmul(np.zeros((4, 32), np.uint8), np.zeros((1, 200), np.int8))
+
+
+def test_no_operation_runs_scalar_beside_a_kernel_that_does_not(kernel: str) -> None:
+    found = kernels.operations()
+    assert found["ternary_gemv"] == found["ternary_gemm"] == kernel
+    assert all((name == "scalar") == (kernel == "scalar") for name in found.values())
+    assert set(found.values()) <= set(kernels.available())

@@ -26,6 +26,10 @@ cdef extern from "csrc/dispatch.h" nogil:
     int bn_cpu_features() noexcept
     const bn_kernels *bn_runnable(int row) noexcept
     const char *bn_table_name(int row) noexcept
+    enum:
+        BN_OPERATIONS
+    const char *bn_operation_name(int i) noexcept
+    const char *bn_operation_kernel(const bn_kernels *, int i) noexcept
 
 cdef extern from "csrc/peak.h" nogil:
     enum:
@@ -99,12 +103,9 @@ def selected():
 
 
 def operations():
-    """Which instruction set each operation runs on."""
-    integer, floating = _active.name.decode(), _active.float_name.decode()
-    names = {"ternary_gemv": integer, "ternary_gemm": integer, "quantize": floating}
-    for name in ("rms_norm", "attention", "head", "activation", "float16"):
-        names[name] = floating
-    return names
+    """Which instruction set each operation runs on: the slowest kernel that runs it the same way."""
+    return {bn_operation_name(i).decode(): bn_operation_kernel(_active, i).decode()
+            for i in range(BN_OPERATIONS)}
 
 
 def cpu_features():

@@ -2,6 +2,8 @@
 #ifndef BN_DISPATCH_H
 #define BN_DISPATCH_H
 
+#include <string.h>
+
 #include "cpu.h"
 #include "kernels.h"
 #include "kernels/scalar.h"
@@ -176,5 +178,37 @@ static const bn_kernels *bn_runnable(int i) {
 }
 
 static const char *bn_table_name(int i) { return bn_table[i].kernels.name; }
+
+/* Operations by the names that users know, and where the table has them. */
+static const struct {
+    const char *name;
+    size_t at;
+} bn_operations[] = {
+    {"ternary_gemv", offsetof(bn_kernels, ternary_gemv)},
+    {"ternary_gemm", offsetof(bn_kernels, ternary_gemm)},
+    {"dense_gemv", offsetof(bn_kernels, dense_gemv)},
+    {"quantize", offsetof(bn_kernels, quantize)},
+    {"rms_norm", offsetof(bn_kernels, rms_norm)},
+    {"attention", offsetof(bn_kernels, multiply_add)},
+    {"softmax", offsetof(bn_kernels, softmax_step)},
+    {"activation", offsetof(bn_kernels, relu2_mul)},
+    {"head", offsetof(bn_kernels, dot_rows_f16)},
+    {"head_screen", offsetof(bn_kernels, screen_sums)},
+    {"float16", offsetof(bn_kernels, f16_to_f32)},
+};
+
+enum { BN_OPERATIONS = sizeof bn_operations / sizeof bn_operations[0] };
+
+static const char *bn_operation_name(int i) { return bn_operations[i].name; }
+
+/* The name of the first row that has the function which these kernels run an operation with. */
+static const char *bn_operation_kernel(const bn_kernels *kernels, int i) {
+    const size_t at = bn_operations[i].at;
+    int row = 0;
+    while (memcmp((const char *)&bn_table[row].kernels + at, (const char *)kernels + at,
+                  sizeof kernels->quantize))
+        row++;
+    return bn_table[row].kernels.name;
+}
 
 #endif
