@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -78,3 +79,21 @@ def equal_steps(
             return step
     assert len(found) == len(expected), "equal tokens, but one ends earlier"
     return len(expected)
+
+
+def follow(
+    ours: Any, prompts: Sequence[list[int]], answers: Sequence[tuple[list[int], np.ndarray]]
+) -> tuple[Agreement, float]:
+    """Our model against another engine's greedy tokens and their log-probabilities [T, vocab].
+
+    How our logits along those tokens agree, and the share of our own greedy tokens that are equal.
+    """
+    found, expected, equal, total = [], [], 0, 0
+    for prompt, (tokens, rows) in zip(prompts, answers, strict=True):
+        z = np.asarray(ours.logits([*prompt, *tokens])[len(prompt) - 1 : -1], np.float64)
+        found.append(z - np.log(np.exp(z).sum(axis=1, keepdims=True)))
+        expected.append(rows)
+        written = ours.generate(prompt, max_new_tokens=len(tokens)).token_ids
+        equal += equal_steps(written, tokens, rows)
+        total += len(tokens)
+    return compare(found, expected), equal / total

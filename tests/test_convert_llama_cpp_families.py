@@ -9,7 +9,6 @@ moves values over rounding edges everywhere: Gemma agrees in directions only.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +59,7 @@ GEMMA3 = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _plain_torch() -> Iterator[None]:
-    """One thread and no compiler."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.compiler.set_stance("force_eager"):
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("plain_torch")
 
 
 def exported(model: Any, folder: Path, rule: str, kind: str) -> Path:
@@ -93,14 +85,7 @@ def compared(path: Path, dtype: str) -> tuple[oracle_compare.Agreement, float]:
     rng = np.random.default_rng(0)
     prompts = [[known.bos_id, *rng.choice(usable, 24).tolist()] for _ in range(3)]
     answers = oracle_llama_cpp.generate(path, prompts, COUNT, VOCABULARY)
-    found, expected, equal = [], [], 0
-    for prompt, (tokens, rows) in zip(prompts, answers, strict=True):
-        z = np.asarray(ours.logits([*prompt, *tokens])[len(prompt) - 1 : -1], np.float64)
-        found.append(z - np.log(np.exp(z).sum(axis=1, keepdims=True)))
-        expected.append(rows)
-        written = ours.generate(prompt, max_new_tokens=COUNT).token_ids
-        equal += oracle_compare.equal_steps(written, tokens, rows)
-    return oracle_compare.compare(found, expected), equal / (COUNT * len(prompts))
+    return oracle_compare.follow(ours, prompts, answers)
 
 
 @pytest.mark.parametrize("case", QWEN3)

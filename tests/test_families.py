@@ -6,7 +6,6 @@ Models whose weights alone are ternary agree to float rounding. Where activation
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +76,7 @@ FEW = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _plain_torch() -> Iterator[None]:
-    """One thread and no compiler."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.compiler.set_stance("force_eager"):
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("plain_torch")
 
 
 def weight_only(case: str, folder: Path) -> tuple[Any, bitnet_cy.Model]:

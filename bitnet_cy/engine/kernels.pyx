@@ -366,13 +366,12 @@ cdef _rms_norm(const float[::1] x, const float[::1] weight, float eps, float[::1
 def read_bytes(data, int threads):
     """Read every byte of a uint8 array once, in `threads` threads; returns a checksum."""
     cdef const uint8_t[::1] view = data
-    cdef Py_ssize_t n = view.shape[0]
+    cdef Py_ssize_t n = view.shape[0], piece = (n + threads - 1) // threads
     cdef uint64_t total = 0
     cdef int i
     cdef bn_reader read = bn_widest_reader()
     for i in prange(threads, nogil=True, num_threads=threads, schedule="static", chunksize=1):
-        total += read(&view[0] + n * i // threads,
-                      n * (i + 1) // threads - n * i // threads)
+        total += read(&view[0] + i * piece, min(piece, n - i * piece))
     return total
 
 

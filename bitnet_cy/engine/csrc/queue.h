@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #if defined(_MSC_VER) && !defined(__clang__)
+#include <intrin.h>
 #include <windows.h>
 typedef volatile LONG bn_counter;
 static inline int32_t bn_counter_next(bn_counter *c) { return InterlockedIncrement(c) - 1; }

@@ -221,8 +221,8 @@ static inline void bn_search_raise(bn_search *q, const bn_screen *screen, const 
         float logit = NAN;
         if (heap[i].row >= 0)
             bn_matrix_rows(kernels, head, heap[i].row, 1, x, 1, &logit, 0, decoded);
-        if (!(logit >= least)) least = logit;
         if (isnan(logit)) return;
+        if (logit < least) least = logit;
     }
     const double bound = least - q->mean;
     const float rounded_down = (float)(bound - fabs(bound) * 1e-6);
