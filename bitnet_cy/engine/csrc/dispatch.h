@@ -199,10 +199,10 @@ static const struct {
 
 enum { BN_OPERATIONS = sizeof bn_operations / sizeof bn_operations[0] };
 
-static const char *bn_operation_name(int i) { return bn_operations[i].name; }
+static inline const char *bn_operation_name(int i) { return bn_operations[i].name; }
 
 /* The name of the first row that has the function which these kernels run an operation with. */
-static const char *bn_operation_kernel(const bn_kernels *kernels, int i) {
+static inline const char *bn_operation_kernel(const bn_kernels *kernels, int i) {
     const size_t at = bn_operations[i].at;
     int row = 0;
     while (memcmp((const char *)&bn_table[row].kernels + at, (const char *)kernels + at,
