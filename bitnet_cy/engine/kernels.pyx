@@ -263,7 +263,8 @@ def self_check(codes, name):
     activations = (np.arange(tokens * k, dtype=np.int64) * 2654435761 >> 7) % 256 - 128
     q = activations.astype(np.int8).reshape(tokens, k)
     expected = _matmul(bn_runnable(0), codes, q, blocks, 1, "gemv")
-    found = [_matmul(_active, codes, q, blocks, 1, name) for name in ("gemv", "gemm", "wide")]
+    methods = ["gemv", "gemm"] + ["wide"] * (_active.ternary_gemm_wide != NULL)
+    found = [_matmul(_active, codes, q, blocks, 1, method) for method in methods]
     if any((result != expected).any() for result in found):
         raise BitNetError(
             f"kernel {selected()} and kernel scalar disagree on {name}; set BITNET_CY_KERNEL=scalar"

@@ -17,7 +17,6 @@ cdef extern from "csrc/kernels.h" nogil:
 
     ctypedef struct bn_kernels:
         const char *name
-        const char *float_name
         int gemm_rows
         int lanes
         int by_token

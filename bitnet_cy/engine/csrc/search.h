@@ -274,7 +274,7 @@ static inline void bn_search_narrow(bn_search *q, const bn_screen *screen,
     ptrdiff_t kept = 0;
     for (ptrdiff_t i = 0; i < count; i++) {
         const int32_t r = q->rows[i];
-        if (bn_search_keeps(q, screen, level > q->start ? level : q->start, r)) q->rows[kept++] = r;
+        if (bn_search_keeps(q, screen, level, r)) q->rows[kept++] = r;
     }
     q->count[level] = kept;
 }
